@@ -1,0 +1,3 @@
+//! Entry points of the kernel half.
+#![no_std]
+#![no_main]

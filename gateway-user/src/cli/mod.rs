@@ -1,0 +1,6 @@
+//! Command line of the `gateway` binary.
+
+/// Parses the command line, runs the command, returns its exit status.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,116 @@
+//! The checked model: names are resolved, values are in range, secrets are loaded.
+
+use crate::crypto::Secret;
+use crate::hsrp::GroupConfig;
+use crate::ike::IkeConfig;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One interface of the manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Name in the manifest (`inside`, `outside`).
+    pub name: String,
+    /// Kernel device.
+    pub device: String,
+    /// Free text.
+    pub description: String,
+    /// Our own address.
+    pub address: Ipv4Addr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// HSRP groups.
+    pub groups: Vec<GroupConfig>,
+    /// Names of the interfaces its groups track.
+    pub track: Vec<String>,
+    /// Crypto map on this interface.
+    pub crypto_map: Option<String>,
+}
+
+/// `ssp group ID`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SspGroup {
+    /// Group id.
+    pub id: u32,
+    /// The other node's address.
+    pub remote: IpAddr,
+    /// Our own address towards it (on the interface that shares its subnet).
+    pub local: IpAddr,
+    /// TCP port.
+    pub port: u16,
+    /// HSRP group names it follows.
+    pub redundancy: Vec<String>,
+    /// The pair's secret.
+    pub secret: Secret,
+}
+
+/// How outbound sequence numbers are leased.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutboundInterval {
+    /// Sized by the SA's measured rate.
+    Auto,
+    /// Fixed number of packets (the guide counts in millions: 1 means 1 000 000).
+    Packets(u64),
+}
+
+/// `ha replay-interval` of a crypto map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplayInterval {
+    /// Inbound packets between two updates; default 1000.
+    pub inbound_packets: u32,
+    /// Longest time between two updates while packets arrive.
+    pub inbound_time: Duration,
+    /// Outbound lease.
+    pub outbound: OutboundInterval,
+}
+
+/// Data path settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataplaneConfig {
+    /// Entries of the SA table (power of two).
+    pub sa_max: u32,
+    /// XDP mode asked for.
+    pub xdp: XdpMode,
+    /// Where maps, programs and links are pinned (a bpffs is mounted there if there is none).
+    pub pin_dir: PathBuf,
+    /// aya-log messages of the programs.
+    pub log: bool,
+}
+
+/// XDP attach mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XdpMode {
+    /// Native if the driver has it, else generic with one clear line.
+    Auto,
+    /// Native or fail.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+/// The whole manifest, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Host name.
+    pub hostname: String,
+    /// Interfaces in order of the manifest.
+    pub interfaces: Vec<Interface>,
+    /// SSP group that `crypto isakmp ssp` and the crypto map's `ssp` name; `None` = no stateful failover.
+    pub ssp: Option<SspGroup>,
+    /// The engine's configuration (policies, keys, crypto maps with resolved VIPs and flows).
+    pub ike: IkeConfig,
+    /// HA settings by crypto map name.
+    pub replay: BTreeMap<String, ReplayInterval>,
+    /// Prometheus listener.
+    pub metrics: Option<SocketAddr>,
+    /// Control socket.
+    pub control_socket: PathBuf,
+    /// Data path.
+    pub dataplane: DataplaneConfig,
+    /// Digest of each item that must be equal on both nodes, by name (`crypto map CMAP_1 1`, `crypto isakmp policy 1`, `standby 2`, …).
+    pub digests: Vec<(String, [u8; 32])>,
+    /// Warnings for the operator (weak algorithms and the like), with positions.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,208 @@
+//! Cryptographic primitives behind one table: names, key sizes, and calls. `ring` where it has the primitive, RustCrypto elsewhere.
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Secret bytes: zeroised when dropped, never printed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop, Default, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes ownership of secret bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the primitive that needs them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// Hash of ISAKMP (RFC 2409 appendix A; RFC 4868 for SHA-2), also used as HMAC for the PRF.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum HashAlg {
+    /// MD5: for old peers only.
+    Md5,
+    /// SHA-1.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+/// Block cipher in CBC mode for ISAKMP and ESP.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum CipherAlg {
+    /// DES, 8-byte key.
+    Des,
+    /// Triple DES, 24-byte key.
+    TripleDes,
+    /// AES, 16-byte key.
+    Aes128,
+    /// AES, 24-byte key.
+    Aes192,
+    /// AES, 32-byte key.
+    Aes256,
+    /// No encryption (ESP only, RFC 2410).
+    Null,
+}
+
+/// Diffie-Hellman group by its IANA number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DhGroup {
+    /// Group 1.
+    Modp768,
+    /// Group 2.
+    Modp1024,
+    /// Group 5.
+    Modp1536,
+    /// Group 14.
+    Modp2048,
+    /// Group 15.
+    Modp3072,
+    /// Group 16.
+    Modp4096,
+    /// Group 19 (RFC 5903).
+    Ecp256,
+    /// Group 20 (RFC 5903).
+    Ecp384,
+}
+
+/// Integrity algorithm of ESP/AH, with the truncation that goes on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum IntegAlg {
+    /// HMAC-MD5-96.
+    HmacMd5,
+    /// HMAC-SHA1-96.
+    HmacSha1,
+    /// HMAC-SHA2-256-128.
+    HmacSha256,
+    /// HMAC-SHA2-384-192.
+    HmacSha384,
+    /// HMAC-SHA2-512-256.
+    HmacSha512,
+}
+
+impl HashAlg {
+    /// Digest length in bytes.
+    pub const fn len(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+impl CipherAlg {
+    /// Key length in bytes.
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::Des => 8,
+            Self::TripleDes => 24,
+            Self::Aes128 => 16,
+            Self::Aes192 => 24,
+            Self::Aes256 => 32,
+            Self::Null => 0,
+        }
+    }
+
+    /// Block and IV length in bytes.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::Des | Self::TripleDes => 8,
+            Self::Aes128 | Self::Aes192 | Self::Aes256 => 16,
+            Self::Null => 1,
+        }
+    }
+}
+
+impl IntegAlg {
+    /// Key length in bytes.
+    pub const fn key_len(self) -> usize {
+        match self {
+            Self::HmacMd5 => 16,
+            Self::HmacSha1 => 20,
+            Self::HmacSha256 => 32,
+            Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
+        }
+    }
+
+    /// Length on the wire in bits, as the kernel's truncation length wants it.
+    pub const fn trunc_bits(self) -> u32 {
+        match self {
+            Self::HmacMd5 | Self::HmacSha1 => 96,
+            Self::HmacSha256 => 128,
+            Self::HmacSha384 => 192,
+            Self::HmacSha512 => 256,
+        }
+    }
+}
+
+impl DhGroup {
+    /// IANA number of the group.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Modp768 => 1,
+            Self::Modp1024 => 2,
+            Self::Modp1536 => 5,
+            Self::Modp2048 => 14,
+            Self::Modp3072 => 15,
+            Self::Modp4096 => 16,
+            Self::Ecp256 => 19,
+            Self::Ecp384 => 20,
+        }
+    }
+
+    /// The group with this IANA number.
+    pub const fn from_number(n: u16) -> Option<Self> {
+        Some(match n {
+            1 => Self::Modp768,
+            2 => Self::Modp1024,
+            5 => Self::Modp1536,
+            14 => Self::Modp2048,
+            15 => Self::Modp3072,
+            16 => Self::Modp4096,
+            19 => Self::Ecp256,
+            20 => Self::Ecp384,
+            _ => return None,
+        })
+    }
+
+    /// Length of a public value on the wire in bytes (prime length; 64 or 96 for x‖y of ECP).
+    pub const fn public_len(self) -> usize {
+        match self {
+            Self::Modp768 => 96,
+            Self::Modp1024 => 128,
+            Self::Modp1536 => 192,
+            Self::Modp2048 => 256,
+            Self::Modp3072 => 384,
+            Self::Modp4096 => 512,
+            Self::Ecp256 => 64,
+            Self::Ecp384 => 96,
+        }
+    }
+}

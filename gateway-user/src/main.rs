@@ -1,0 +1,5 @@
+//! `gateway`: the one binary.
+
+fn main() -> std::process::ExitCode {
+    gateway_user::cli::main()
+}

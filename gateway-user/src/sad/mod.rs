@@ -1,0 +1,4 @@
+//! Security association database: what the kernel should hold, on the active and, dormant, on the standby.
+
+mod child;
+pub use child::*;

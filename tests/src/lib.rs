@@ -1,0 +1,1 @@
+//! Helpers of the tests: simulated pair, packet builder, lab pieces.
