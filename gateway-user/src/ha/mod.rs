@@ -1,1 +1,6 @@
-//! Who owns the SAs: joins HSRP's proposals, SSP's readiness, epochs and leases.
+//! Who owns the SAs: joins HSRP's proposals, SSP's readiness and epochs into one decision per node.
+
+mod node;
+#[cfg(test)]
+mod tests;
+pub use node::*;

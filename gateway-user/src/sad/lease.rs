@@ -1,0 +1,246 @@
+//! Outbound sequence leases: numbers are reserved through the standby before they are used.
+//!
+//! ```text
+//!   0 ......... used ......... hi ........................ hi + W ...........
+//!   |  sent     |  may be sent |  only while out of contact | the standby's, after a takeover
+//! ```
+
+use std::time::{Duration, Instant};
+
+/// Highest number a lease may reach: a pair is rekeyed long before its 32-bit numbers end.
+pub const SEQUENCE_MAX: u64 = u32::MAX as u64;
+/// Share of the number space after which the pair is rekeyed.
+const HIGH_WATER: u64 = 0xe000_0000;
+/// Smallest lease, packets.
+const LEASE_MIN: u64 = 16_384;
+/// Largest lease, packets.
+const LEASE_MAX: u64 = 1 << 24;
+/// A lease lasts about this long at the measured rate.
+const LEASE_TIME: Duration = Duration::from_secs(4);
+/// The isolated range W when the interval is `auto` (the guide's default of one million).
+const ISOLATED_AUTO: u64 = 1_000_000;
+
+/// How leases are sized.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeasePolicy {
+    /// Fixed size in packets; `None` sizes by the measured rate.
+    pub fixed: Option<u64>,
+}
+
+impl LeasePolicy {
+    /// W: what an active that lost contact may use beyond its lease, and the standby leaves free.
+    pub fn isolated_range(self) -> u64 {
+        self.fixed.unwrap_or(ISOLATED_AUTO)
+    }
+}
+
+/// What a lease wants done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseAction {
+    /// Ask the standby for numbers up to this one.
+    Extend(u64),
+    /// Start a rekey: the numbers run low.
+    Rekey,
+}
+
+/// Lease of one outbound SA, on the node that sends.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    policy: LeasePolicy,
+    /// Numbers up to and including this one are this node's own.
+    hi: u64,
+    /// Asked for and not yet acknowledged.
+    asked: Option<u64>,
+    /// A partner holds state and would start at `hi + W` if it took over.
+    competitor: bool,
+    /// The partner can be asked.
+    contact: bool,
+    used: u64,
+    measured: Option<(Instant, u64)>,
+    rate_pps: f64,
+    rekey_asked: bool,
+}
+
+impl Lease {
+    /// A lease for a new SA: nothing used. `hi` is the first range to ask for.
+    pub fn new(policy: LeasePolicy) -> Self {
+        let hi = policy.fixed.unwrap_or(LEASE_MIN * 4);
+        Self { policy, hi, asked: None, competitor: false, contact: false, used: 0, measured: None, rate_pps: 0.0, rekey_asked: false }
+    }
+
+    /// A lease taken over or adopted: `used` is the last number that may have been sent, `hi` the end of the range.
+    pub fn resume(policy: LeasePolicy, used: u64, hi: u64) -> Self {
+        Self { used, hi: hi.max(used), ..Self::new(policy) }
+    }
+
+    /// End of the reserved range.
+    pub fn hi(&self) -> u64 {
+        self.hi
+    }
+
+    /// Last number known to be used.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Measured rate, packets per second.
+    pub fn rate_pps(&self) -> f64 {
+        self.rate_pps
+    }
+
+    /// Where a standby has to start.
+    pub fn standby_floor(&self) -> u64 {
+        (self.hi + self.policy.isolated_range()).min(SEQUENCE_MAX)
+    }
+
+    /// Highest number the guard may let out now.
+    pub fn limit(&self) -> u64 {
+        match (self.competitor, self.contact) {
+            // Nobody else holds this SA.
+            (false, _) => SEQUENCE_MAX,
+            (true, true) => self.hi,
+            (true, false) => self.standby_floor(),
+        }
+    }
+
+    /// The partner holds (or no longer holds) this SA, and can (or cannot) be asked for more.
+    pub fn set_partner(&mut self, competitor: bool, contact: bool) {
+        self.competitor = competitor;
+        self.contact = contact;
+        if !contact {
+            self.asked = None;
+        }
+    }
+
+    /// The kernel counted up to `seq`.
+    pub fn on_used(&mut self, seq: u64, now: Instant) {
+        if seq <= self.used && self.measured.is_some() {
+            return;
+        }
+        self.used = self.used.max(seq);
+        match self.measured {
+            Some((at, from)) => {
+                let dt = now.saturating_duration_since(at).as_secs_f64();
+                if dt >= 0.05 {
+                    let rate = (self.used - from) as f64 / dt;
+                    // Rises at once, falls slowly: a burst must not stall.
+                    self.rate_pps = if rate > self.rate_pps { rate } else { self.rate_pps * 0.8 + rate * 0.2 };
+                    self.measured = Some((now, self.used));
+                }
+            }
+            None => self.measured = Some((now, self.used)),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.policy.fixed.unwrap_or_else(|| ((self.rate_pps * LEASE_TIME.as_secs_f64()) as u64).clamp(LEASE_MIN, LEASE_MAX))
+    }
+
+    /// What is due now; the caller sends the request and calls `on_granted` when it was acknowledged.
+    pub fn poll(&mut self) -> Option<LeaseAction> {
+        let size = self.size();
+        if !self.rekey_asked && (self.used > HIGH_WATER || self.standby_floor() > HIGH_WATER + size) {
+            self.rekey_asked = true;
+            return Some(LeaseAction::Rekey);
+        }
+        if !self.competitor {
+            return None;
+        }
+        if self.contact {
+            if self.asked.is_none() && self.used + size / 2 > self.hi && self.hi < SEQUENCE_MAX - self.policy.isolated_range() {
+                let hi = (self.used + size).min(SEQUENCE_MAX - self.policy.isolated_range()).max(self.hi);
+                if hi > self.hi {
+                    self.asked = Some(hi);
+                    return Some(LeaseAction::Extend(hi));
+                }
+            }
+            return None;
+        }
+        // Alone, with a partner that would start at hi + W: new keys before half of W is used.
+        if !self.rekey_asked && self.used > self.hi + self.policy.isolated_range() / 2 {
+            self.rekey_asked = true;
+            return Some(LeaseAction::Rekey);
+        }
+        None
+    }
+
+    /// The standby acknowledged numbers up to `hi`. True when the limit rose.
+    pub fn on_granted(&mut self, hi: u64) -> bool {
+        if self.asked.is_some_and(|a| a <= hi) {
+            self.asked = None;
+        }
+        let rose = hi > self.hi;
+        self.hi = self.hi.max(hi);
+        rose
+    }
+
+    /// No partner holds this SA any more: before one gets it again, `hi` must be above all that was used.
+    pub fn rebase(&mut self) {
+        self.hi = self.hi.max(self.used + self.size()).min(SEQUENCE_MAX);
+        self.asked = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTO: LeasePolicy = LeasePolicy { fixed: None };
+
+    #[test]
+    fn renewal_comes_well_before_the_end_and_follows_the_rate() {
+        let t0 = Instant::now();
+        let mut l = Lease::new(AUTO);
+        l.set_partner(true, true);
+        let mut seq = 0;
+        for ms in (0..60_000u64).step_by(100) {
+            seq += 2_000; // 20 000 packets per second
+            assert!(seq <= l.limit(), "stalled at {seq} of {}", l.limit());
+            l.on_used(seq, t0 + Duration::from_millis(ms));
+            if let Some(LeaseAction::Extend(hi)) = l.poll() {
+                assert!(hi > l.hi());
+                l.on_granted(hi);
+            }
+        }
+        assert!((l.rate_pps() - 20_000.0).abs() < 2_000.0, "{}", l.rate_pps());
+        assert!(l.hi() - l.used() <= 100_000);
+    }
+
+    #[test]
+    fn ranges_of_the_two_nodes_never_meet() {
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        l.set_partner(true, true);
+        assert_eq!((l.limit(), l.standby_floor()), (1000, 2000));
+        l.set_partner(true, false);
+        assert_eq!(l.limit(), 2000);
+        l.on_used(1600, Instant::now());
+        assert_eq!(l.poll(), Some(LeaseAction::Rekey));
+        assert_eq!(l.poll(), None);
+        let standby = Lease::resume(LeasePolicy { fixed: Some(1000) }, 2000, 2000);
+        assert_eq!(standby.limit(), SEQUENCE_MAX);
+        assert!(standby.used() >= l.limit());
+    }
+
+    #[test]
+    fn an_unanswered_request_is_not_a_grant() {
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        l.set_partner(true, true);
+        l.on_used(600, Instant::now());
+        assert_eq!(l.poll(), Some(LeaseAction::Extend(1600)));
+        assert_eq!(l.poll(), None);
+        assert_eq!(l.limit(), 1000);
+        l.set_partner(true, false);
+        l.set_partner(true, true);
+        assert_eq!(l.poll(), Some(LeaseAction::Extend(1600)));
+        assert!(l.on_granted(1600));
+        assert_eq!(l.limit(), 1600);
+    }
+
+    #[test]
+    fn numbers_that_run_low_ask_for_a_rekey_once() {
+        let mut l = Lease::resume(AUTO, HIGH_WATER + 1, HIGH_WATER + 2);
+        assert_eq!(l.poll(), Some(LeaseAction::Rekey));
+        assert_eq!(l.poll(), None);
+        assert!(l.standby_floor() <= SEQUENCE_MAX);
+    }
+}
