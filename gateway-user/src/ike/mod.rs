@@ -4,6 +4,7 @@
 //! The caller drains every `poll_*` before the next input.
 
 mod api;
+pub mod message;
 mod policy;
 pub use api::*;
 pub use policy::*;
