@@ -1,11 +1,83 @@
 //! Cryptographic primitives behind one table: names, key sizes, and calls. `ring` where it has the primitive, RustCrypto elsewhere.
+//!
+//! What an algorithm *is* stands here; what it *does* stands in `hash`, `cipher` and [`dh`]. [`kat`] runs a known answer per
+//! algorithm at start-up: one that fails must not be offered to a peer.
+
+mod cipher;
+pub mod dh;
+mod hash;
+pub mod kat;
+
+pub use dh::DhSecret;
 
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+/// Why a primitive refused its input. No variant carries key material or peer bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CryptoError {
+    /// The key has not the length of the algorithm.
+    #[error("key of {got} bytes where the algorithm takes {want}")]
+    KeyLength {
+        /// Length in bytes as given.
+        got: usize,
+        /// Length in bytes that the algorithm takes.
+        want: usize,
+    },
+    /// The IV is not one block long.
+    #[error("IV of {got} bytes where the block has {want}")]
+    IvLength {
+        /// Length in bytes as given.
+        got: usize,
+        /// Block length in bytes.
+        want: usize,
+    },
+    /// The data is not a whole number of blocks.
+    #[error("{got} bytes are no whole number of blocks of {block}")]
+    DataLength {
+        /// Length in bytes as given.
+        got: usize,
+        /// Block length in bytes.
+        block: usize,
+    },
+    /// The NULL transform was asked to encrypt; it exists in ESP only, and there the kernel does it (RFC 2410).
+    #[error("NULL is no cipher")]
+    NullCipher,
+    /// The peer's public value has not the fixed length of the group (RFC 2409 5, RFC 5903 7).
+    #[error("public value of {got} bytes where the group has {want}")]
+    PublicLength {
+        /// Length in bytes as sent.
+        got: usize,
+        /// Length in bytes of the group ([`DhGroup::public_len`]).
+        want: usize,
+    },
+    /// The peer's public value lies outside 2 to p - 2, or is no point of the curve.
+    #[error("public value is not valid in the group")]
+    PublicInvalid,
+    /// The result would be the neutral element, or our own tables are damaged: start-up's self test failed as well.
+    #[error("the group gives no result")]
+    Internal,
+}
+
+/// Equal, in time that depends on the lengths only.
+#[must_use]
+pub fn ct_eq(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
 /// Secret bytes: zeroised when dropped, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop, Default, PartialEq, Eq)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop, Default)]
 pub struct Secret(Vec<u8>);
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        ct_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Secret {}
 
 impl Secret {
     /// Takes ownership of secret bytes.
@@ -104,6 +176,20 @@ pub enum IntegAlg {
 }
 
 impl HashAlg {
+    /// Every hash, weakest first.
+    pub const ALL: [Self; 5] = [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// Name in lower case, as [`kat::self_test`] reports it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
+    }
+
     /// Digest length in bytes.
     pub const fn len(self) -> usize {
         match self {
@@ -117,6 +203,21 @@ impl HashAlg {
 }
 
 impl CipherAlg {
+    /// Every cipher that encrypts (all but NULL), weakest first.
+    pub const ALL: [Self; 5] = [Self::Des, Self::TripleDes, Self::Aes128, Self::Aes192, Self::Aes256];
+
+    /// Name in lower case, as [`kat::self_test`] reports it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Des => "des-cbc",
+            Self::TripleDes => "3des-cbc",
+            Self::Aes128 => "aes128-cbc",
+            Self::Aes192 => "aes192-cbc",
+            Self::Aes256 => "aes256-cbc",
+            Self::Null => "null",
+        }
+    }
+
     /// Key length in bytes.
     pub const fn key_len(self) -> usize {
         match self {
@@ -163,6 +264,32 @@ impl IntegAlg {
 }
 
 impl DhGroup {
+    /// Every group, by number.
+    pub const ALL: [Self; 8] = [
+        Self::Modp768,
+        Self::Modp1024,
+        Self::Modp1536,
+        Self::Modp2048,
+        Self::Modp3072,
+        Self::Modp4096,
+        Self::Ecp256,
+        Self::Ecp384,
+    ];
+
+    /// Name in lower case, as [`kat::self_test`] reports it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Modp768 => "modp768",
+            Self::Modp1024 => "modp1024",
+            Self::Modp1536 => "modp1536",
+            Self::Modp2048 => "modp2048",
+            Self::Modp3072 => "modp3072",
+            Self::Modp4096 => "modp4096",
+            Self::Ecp256 => "ecp256",
+            Self::Ecp384 => "ecp384",
+        }
+    }
+
     /// IANA number of the group.
     pub const fn number(self) -> u16 {
         match self {
@@ -204,5 +331,34 @@ impl DhGroup {
             Self::Ecp256 => 64,
             Self::Ecp384 => 96,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_shows_its_bytes() {
+        assert_eq!(format!("{:?}", Secret::new(b"hunter2".to_vec())), "Secret(7 bytes)");
+    }
+
+    #[test]
+    fn comparison_sees_length_and_content() {
+        assert!(ct_eq(b"abc", b"abc"));
+        assert!(!ct_eq(b"abc", b"abd"));
+        assert!(!ct_eq(b"abc", b"ab"));
+        assert!(ct_eq(b"", b""));
+        assert_eq!(Secret::new(vec![1, 2]), Secret::new(vec![1, 2]));
+        assert_ne!(Secret::new(vec![1, 2]), Secret::new(vec![1, 3]));
+    }
+
+    #[test]
+    fn every_group_number_leads_back_to_its_group() {
+        for group in DhGroup::ALL {
+            assert_eq!(DhGroup::from_number(group.number()), Some(group));
+        }
+        assert_eq!(DhGroup::from_number(0), None);
+        assert_eq!(DhGroup::from_number(3), None);
     }
 }
