@@ -3,6 +3,7 @@
 use crate::crypto::Secret;
 use crate::hsrp::GroupConfig;
 use crate::ike::IkeConfig;
+use crate::sad::Mode;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -113,4 +114,34 @@ pub struct Config {
     pub digests: Vec<(String, [u8; 32])>,
     /// Warnings for the operator (weak algorithms and the like), with positions.
     pub warnings: Vec<String>,
+    /// Transform sets in order of the manifest, used or not.
+    pub transform_sets: Vec<TransformSet>,
+    /// What `show crypto map` wants beside `ike.entries`, in the same order.
+    pub maps: Vec<MapInfo>,
+}
+
+/// `crypto ipsec transform-set NAME`, as written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TransformSet {
+    /// Name.
+    pub name: String,
+    /// Transforms in the guide's words.
+    pub words: Vec<String>,
+    /// Mode.
+    pub mode: Mode,
+}
+
+/// What a crypto map entry says beyond what the engine needs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MapInfo {
+    /// Crypto map name.
+    pub map: String,
+    /// Sequence number.
+    pub seq: u32,
+    /// Free text.
+    pub description: String,
+    /// Access list it names.
+    pub match_address: String,
+    /// Interface the map is on.
+    pub interface: String,
 }

@@ -1,0 +1,446 @@
+//! `crypto.ipsec` and `crypto.map`: transform sets, lifetimes, entries with their flows.
+
+use super::super::acl;
+use super::super::decode::Word;
+use super::super::digest;
+use super::super::model::{MapInfo, OutboundInterval, ReplayInterval, TransformSet};
+use super::super::raw::{Crypto, CryptoMap, MapHa, MapSeq, RawEntry, RawLifetime, RawTransformSet};
+use super::super::report::{KeyPath, Report, one_of};
+use super::super::values::{self, Transform};
+use super::interfaces::{self, required};
+use crate::crypto::{CipherAlg, IntegAlg};
+use crate::ike::{EspTransform, Flow, MapEntry, PreSharedKey};
+use crate::sad::{Lifetime, Mode};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+const S: Duration = Duration::from_secs(1);
+/// The guide's default lifetimes.
+const LIFETIME_DEFAULT: Lifetime = Lifetime { seconds: 3600, kilobytes: 4_608_000 };
+/// Window of 1024 packets: wide enough for several CPUs and priority queues.
+const WINDOW_DEFAULT: u32 = 1024;
+/// Largest replay window of the kernel (XFRMA_REPLAY_ESN_MAX), packets.
+const WINDOW_MAX: u32 = 4096;
+/// Transforms of one set, the guide's limit.
+const TRANSFORMS_MAX: usize = 3;
+/// Transform sets of one entry, the guide's limit.
+const SETS_MAX: usize = 6;
+
+/// The checked section.
+#[derive(Default)]
+pub(super) struct Checked {
+    pub(super) sets: Vec<TransformSet>,
+    pub(super) entries: Vec<MapEntry>,
+    pub(super) info: Vec<MapInfo>,
+    pub(super) replay: BTreeMap<String, ReplayInterval>,
+}
+
+/// What entries refer to.
+struct Names<'a> {
+    sets: &'a [(TransformSet, EspTransform)],
+    set_names: Vec<&'a str>,
+    lists: &'a [(Word, Vec<Word>)],
+    keys: Option<&'a [PreSharedKey]>,
+    global: Lifetime,
+}
+
+/// Checks both sections. `keys` is `None` when keys were refused, so that a missing one is not named twice.
+pub(super) fn check(
+    raw: &Crypto,
+    lists: &[(Word, Vec<Word>)],
+    keys: Option<&[PreSharedKey]>,
+    interfaces: &[interfaces::Checked],
+    report: &mut Report,
+) -> Checked {
+    let ipsec = raw.ipsec.clone().unwrap_or_default();
+    let sets: Vec<(TransformSet, EspTransform)> =
+        ipsec.transform_set.iter().flat_map(|t| &t.0).filter_map(|(name, set)| transform_set(name, set, report)).collect();
+    let declared: Vec<&str> = ipsec.transform_set.iter().flat_map(|t| &t.0).map(|(n, _)| n.text.as_str()).collect();
+    let global = ipsec.security_association.and_then(|s| s.lifetime).map_or(LIFETIME_DEFAULT, |l| lifetime(&l, LIFETIME_DEFAULT, report));
+    list_names(lists, report);
+    let names = Names { sets: &sets, set_names: declared, lists, keys, global };
+
+    let mut out = Checked { sets: sets.iter().map(|s| s.0.clone()).collect(), ..Checked::default() };
+    let maps: &[(Word, CryptoMap)] = raw.map.as_ref().map_or(&[], |t| &t.0);
+    bindings(maps, interfaces, report);
+    for (name, map) in maps {
+        if values::name(name, report).is_none() {
+            continue;
+        }
+        out.replay.insert(name.text.clone(), replay(map.ha.as_ref(), report));
+        if map.entries.is_empty() {
+            report.error_key(&name.path, "this crypto map has no entry", "add one: `1: { ipsec-isakmp: { … } }`");
+        }
+        let on = interfaces.iter().find(|c| c.interface.crypto_map.as_deref() == Some(&name.text));
+        if on.is_none() {
+            report.warn(&name.path, "no interface uses this crypto map", "add `crypto_map: { name: … }` to the outside interface");
+        }
+        for (seq, at, entry) in &map.entries {
+            let local = on.map(|c| c.interface.groups.first().map_or(c.interface.address, |g| g.vip));
+            if let Some((entry, info)) = one(&name.text, *seq, at, entry, local.map(IpAddr::V4), &names, report)
+                && let Some(c) = on
+            {
+                out.entries.push(entry);
+                out.info.push(MapInfo { interface: c.interface.name.clone(), ..info });
+            }
+        }
+    }
+    out.entries.sort_by(|a, b| (&a.map, a.seq).cmp(&(&b.map, b.seq)));
+    out.info.sort_by(|a, b| (&a.map, a.seq).cmp(&(&b.map, b.seq)));
+    overlaps(&out, maps, report);
+    out
+}
+
+fn list_names(lists: &[(Word, Vec<Word>)], report: &mut Report) {
+    for (name, _) in lists {
+        match name.text.parse::<u32>() {
+            Ok(100..=199 | 2000..=2699) => {}
+            Ok(n) => report.error_key(
+                &name.path,
+                format!("access list {n} is not an extended one"),
+                "use 100 to 199, 2000 to 2699, or a name that begins with a letter",
+            ),
+            Err(_) if name.text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                values::name(name, report);
+            }
+            Err(_) => report.error_key(
+                &name.path,
+                format!("`{}` does not name an access list", name.text),
+                "use 100 to 199, 2000 to 2699, or a name that begins with a letter",
+            ),
+        }
+    }
+}
+
+fn bindings(maps: &[(Word, CryptoMap)], interfaces: &[interfaces::Checked], report: &mut Report) {
+    let names: Vec<&str> = maps.iter().map(|(n, _)| n.text.as_str()).collect();
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for c in interfaces {
+        let Some((word, ssp)) = &c.map else { continue };
+        if !names.contains(&word.text.as_str()) {
+            report.error(&word.path, format!("there is no crypto map `{}`", word.text), one_of(&word.text, &names));
+        }
+        if let Some((_, other)) = seen.iter().find(|(m, _)| *m == word.text) {
+            report.error(
+                &word.path,
+                format!("`{other}` uses this crypto map already"),
+                "one crypto map for several interfaces is not offered yet: write a second map",
+            );
+        }
+        seen.push((&word.text, &c.interface.name));
+        if c.interface.groups.len() > 1 {
+            report.error(
+                &word.path,
+                "the interface has several standby groups: which virtual address is the tunnel's end is undefined",
+                "keep one group on an interface with a crypto map",
+            );
+        }
+        if let (Some(ssp), true) = (ssp, c.interface.groups.is_empty()) {
+            report.error(
+                &ssp.path,
+                "state is transferred, but the interface has no virtual address for the tunnel's end",
+                "add a standby group to this interface",
+            );
+        }
+    }
+}
+
+fn transform_set(name: &Word, raw: &RawTransformSet, report: &mut Report) -> Option<(TransformSet, EspTransform)> {
+    let label = values::name(name, report);
+    let words = raw.transforms.as_deref().unwrap_or_default();
+    if words.is_empty() {
+        report.error_key(&raw.path, "`transforms` is missing", "write `transforms: [esp-aes-256, esp-sha256-hmac]`");
+        return None;
+    }
+    if let Some(w) = words.get(TRANSFORMS_MAX) {
+        report.error(&w.path, format!("more than {TRANSFORMS_MAX} transforms"), "keep one encryption and one authentication");
+        return None;
+    }
+    let mut encr: Option<CipherAlg> = None;
+    let mut integ: Option<IntegAlg> = None;
+    let mut ok = label.is_some();
+    for w in words {
+        match values::choose(w, "transform", &values::TRANSFORMS, report) {
+            None => ok = false,
+            Some(Transform::Absent(cure)) => {
+                report.error(&w.path, format!("transform `{}` is not offered", w.text), cure);
+                ok = false;
+            }
+            Some(Transform::Encr(_)) if encr.is_some() => {
+                report.error(
+                    &w.path,
+                    "a second ESP encryption transform in one set",
+                    "keep one; write a second transform set for the other",
+                );
+                ok = false;
+            }
+            Some(Transform::Auth(_)) if integ.is_some() => {
+                report.error(
+                    &w.path,
+                    "a second ESP authentication transform in one set",
+                    "keep one; write a second transform set for the other",
+                );
+                ok = false;
+            }
+            Some(Transform::Encr(alg)) => {
+                values::warn_cipher(w, alg, "esp-aes-256", report);
+                if alg == CipherAlg::Null {
+                    report.warn(&w.path, "esp-null does not encrypt: everybody on the way can read the traffic", "use esp-aes-256");
+                }
+                encr = Some(alg);
+            }
+            Some(Transform::Auth(alg)) => {
+                let weak = match alg {
+                    IntegAlg::HmacMd5 => Some("MD5"),
+                    IntegAlg::HmacSha1 => Some("SHA-1"),
+                    IntegAlg::HmacSha256 | IntegAlg::HmacSha384 | IntegAlg::HmacSha512 => None,
+                };
+                values::warn_hash(w, weak, "esp-sha256-hmac", report);
+                integ = Some(alg);
+            }
+        }
+    }
+    if let Some(w) = &raw.mode {
+        ok &= mode(w, report);
+    }
+    if !ok {
+        return None;
+    }
+    let Some(encr) = encr else {
+        report.error(
+            &raw.path.key("transforms"),
+            "no ESP encryption transform in the set",
+            "add esp-aes-256, or esp-null to authenticate only",
+        );
+        return None;
+    };
+    let Some(integ) = integ else {
+        report.error(
+            &raw.path.key("transforms"),
+            "encryption without authentication: packets could be changed on the way, and replays not be seen",
+            "add esp-sha256-hmac",
+        );
+        return None;
+    };
+    let name = label?;
+    let set = TransformSet { name: name.clone(), words: words.iter().map(|w| w.text.clone()).collect(), mode: Mode::Tunnel };
+    Some((set, EspTransform { name, encr, integ: Some(integ), mode: Mode::Tunnel }))
+}
+
+fn mode(w: &Word, report: &mut Report) -> bool {
+    match w.text.as_str() {
+        "tunnel" => true,
+        "transport" => {
+            report.error(
+                &w.path,
+                "transport mode is not offered yet",
+                "use `tunnel`; transport mode would serve traffic between the two gateways only",
+            );
+            false
+        }
+        _ => {
+            report.error(&w.path, format!("unknown mode `{}`", w.text), one_of(&w.text, &["tunnel"]));
+            false
+        }
+    }
+}
+
+fn lifetime(raw: &RawLifetime, default: Lifetime, report: &mut Report) -> Lifetime {
+    let mut out = default;
+    if let Some(w) = &raw.seconds
+        && let Some(d) = values::duration(w, 30 * S..=168 * 3600 * S, report)
+    {
+        out.seconds = d.as_secs();
+        if d < 120 * S {
+            report.warn(&w.path, "the SAs will be renewed all the time", "use 120s or more; the guide's default is 1h");
+        }
+    }
+    if let Some(w) = &raw.kilobytes {
+        match w.text.as_str() {
+            "0" => out.kilobytes = 0,
+            _ => {
+                if let Some(n) = values::size(w, 2560..=536_870_912, report) {
+                    out.kilobytes = n;
+                }
+            }
+        }
+    }
+    out
+}
+
+fn replay(ha: Option<&MapHa>, report: &mut Report) -> ReplayInterval {
+    let raw = ha.and_then(|h| h.replay_interval.clone()).unwrap_or_default();
+    let mut out =
+        ReplayInterval { inbound_packets: 1000, inbound_time: Duration::from_millis(100), outbound: OutboundInterval::Packets(1_000_000) };
+    if let Some(n) = raw.inbound.and_then(|w| values::number(&w, 1..=1_000_000, report)) {
+        out.inbound_packets = n;
+    }
+    if let Some(d) = raw.inbound_time.and_then(|w| values::duration(&w, 10 * S / 1000..=10 * S, report)) {
+        out.inbound_time = d;
+    }
+    if let Some(w) = raw.outbound {
+        if w.text == "auto" {
+            out.outbound = OutboundInterval::Auto;
+        } else if let Some(n) = values::number(&w, 1..=1000_u64, report) {
+            out.outbound = OutboundInterval::Packets(n * 1_000_000);
+        }
+    }
+    out
+}
+
+fn one(
+    map: &str,
+    seq: u32,
+    at: &Word,
+    raw: &MapSeq,
+    local: Option<IpAddr>,
+    names: &Names<'_>,
+    report: &mut Report,
+) -> Option<(MapEntry, MapInfo)> {
+    if raw.ipsec_manual.is_some() {
+        report.error_key(
+            &at.path.key("ipsec-manual"),
+            "manual SAs are not offered yet: their numbers could not be renewed",
+            "use `ipsec-isakmp`",
+        );
+        return None;
+    }
+    let Some(raw) = &raw.ipsec_isakmp else {
+        report.error_key(
+            &at.path,
+            "`ipsec-isakmp` is missing",
+            "write `ipsec-isakmp: { peer: […], transform_set: […], match_address: … }`",
+        );
+        return None;
+    };
+    if let Some(w) = &raw.dynamic {
+        report.error_key(&w.path, "dynamic crypto maps are not offered yet", "write one entry for each peer");
+        return None;
+    }
+    let peers = peers(raw, local, names, report);
+    let transforms = transforms(raw, names, report);
+    let flows = flows(raw, names, report);
+    let pfs = match &raw.pfs {
+        Some(w) => Some(values::dh_group(w, report)?),
+        None => None,
+    };
+    let lifetime = raw.lifetime.as_ref().map_or(names.global, |l| lifetime(l, names.global, report));
+    let replay_window = raw.replay_window.as_ref().map_or(Some(WINDOW_DEFAULT), |w| window(w, report))?;
+    let (match_address, flows) = flows?;
+    let mut entry = MapEntry {
+        map: map.to_owned(),
+        seq,
+        local: local.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+        peers: peers?,
+        transforms: transforms?,
+        pfs,
+        lifetime,
+        replay_window,
+        flows,
+        digest: crate::id::PolicyDigest::default(),
+    };
+    entry.digest = digest::map_entry(&entry);
+    let description = raw.description.as_ref().map(|w| w.text.clone()).unwrap_or_default();
+    Some((entry, MapInfo { map: map.to_owned(), seq, description, match_address, interface: String::new() }))
+}
+
+fn window(w: &Word, report: &mut Report) -> Option<u32> {
+    let n = values::number(w, 32..=WINDOW_MAX, report)?;
+    if n % 32 != 0 {
+        report.error(&w.path, format!("replay window {n} is no multiple of 32"), format!("use {}", n.div_ceil(32) * 32));
+        return None;
+    }
+    Some(n)
+}
+
+fn peers(raw: &RawEntry, local: Option<IpAddr>, names: &Names<'_>, report: &mut Report) -> Option<Vec<IpAddr>> {
+    let words = raw.peer.as_deref().unwrap_or_default();
+    if words.is_empty() {
+        report.error_key(&raw.path, "`peer` is missing", "write the peer's address: `peer: [192.0.2.1]`");
+        return None;
+    }
+    let mut out: Vec<IpAddr> = Vec::new();
+    for w in words {
+        let addr = IpAddr::V4(values::address(w, report)?);
+        if Some(addr) == local {
+            report.error(&w.path, format!("{addr} is our own end of the tunnel"), "write the peer's address");
+            return None;
+        }
+        if out.contains(&addr) {
+            report.error(&w.path, format!("{addr} stands twice"), "take one out");
+            return None;
+        }
+        if names.keys.is_some_and(|k| k.iter().all(|k| k.address != addr)) {
+            report.error(
+                &w.path,
+                format!("there is no key for peer {addr}"),
+                format!("add `{{ address: {addr}, secret_file: … }}` to `crypto.isakmp.key`"),
+            );
+        }
+        out.push(addr);
+    }
+    Some(out)
+}
+
+fn transforms(raw: &RawEntry, names: &Names<'_>, report: &mut Report) -> Option<Vec<EspTransform>> {
+    let words = raw.transform_set.as_deref().unwrap_or_default();
+    if words.is_empty() {
+        report.error_key(&raw.path, "`transform_set` is missing", format!("name one: {}", names.set_names.join(", ")));
+        return None;
+    }
+    if let Some(w) = words.get(SETS_MAX) {
+        report.error(&w.path, format!("more than {SETS_MAX} transform sets"), "keep the strongest");
+        return None;
+    }
+    let mut out = Vec::new();
+    for w in words {
+        if !names.set_names.contains(&w.text.as_str()) {
+            report.error(&w.path, format!("there is no transform set `{}`", w.text), one_of(&w.text, &names.set_names));
+            return None;
+        }
+        out.extend(names.sets.iter().find(|(s, _)| s.name == w.text).map(|(_, t)| t.clone()));
+    }
+    Some(out)
+}
+
+fn flows(raw: &RawEntry, names: &Names<'_>, report: &mut Report) -> Option<(String, Vec<Flow>)> {
+    let w = required(raw.match_address.as_ref(), &raw.path, "match_address", "name the access list of the traffic to protect", report)?;
+    let Some((_, lines)) = names.lists.iter().find(|(n, _)| n.text == w.text) else {
+        let known: Vec<&str> = names.lists.iter().map(|(n, _)| n.text.as_str()).collect();
+        report.error(&w.path, format!("there is no access list `{}`", w.text), one_of(&w.text, &known));
+        return None;
+    };
+    let before = report.error_count();
+    let flows = acl::flows(lines, report);
+    if flows.is_empty() && report.error_count() == before {
+        report.error(&w.path, format!("access list {} permits nothing", w.text), "add a `permit` line");
+    }
+    Some((w.text.clone(), flows))
+}
+
+/// Two entries must not protect the very same flow: the kernel has one policy for it.
+fn overlaps(checked: &Checked, maps: &[(Word, CryptoMap)], report: &mut Report) {
+    let mut seen: BTreeMap<(crate::sad::Selector, crate::sad::Selector), (&str, u32)> = BTreeMap::new();
+    for e in &checked.entries {
+        for f in &e.flows {
+            match seen.get(&(f.local, f.remote)) {
+                Some((map, seq)) if (*map, *seq) != (e.map.as_str(), e.seq) => {
+                    let at = maps
+                        .iter()
+                        .find(|(n, _)| n.text == e.map)
+                        .map_or_else(KeyPath::default, |(n, _)| n.path.key(&e.seq.to_string()).key("ipsec-isakmp").key("match_address"));
+                    report.error(
+                        &at,
+                        format!("{:?} to {:?} is protected by {map} {seq} already", f.local, f.remote),
+                        "give each flow one entry; name further peers in `peer`",
+                    );
+                }
+                Some(_) => {}
+                None => {
+                    seen.insert((f.local, f.remote), (&e.map, e.seq));
+                }
+            }
+        }
+    }
+}

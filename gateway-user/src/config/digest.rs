@@ -1,0 +1,193 @@
+//! Digests of what both nodes must have alike. Own addresses, devices and host names are left out; so are secrets themselves:
+//! a pre-shared key goes in through an HMAC keyed by the pair's SSP secret, so a digest that is shown or logged helps nobody guess it.
+
+use super::model::{Config, OutboundInterval};
+use crate::hsrp::GroupConfig;
+use crate::id::PolicyDigest;
+use crate::ike::{EspTransform, Flow, IsakmpPolicy, MapEntry};
+use crate::sad::{Mode, Selector};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use std::net::IpAddr;
+
+/// Canonical form: a label, then every field with its length, so that no two items can look alike.
+struct Canon(Sha256);
+
+impl Canon {
+    fn new(label: &str) -> Self {
+        let mut c = Self(Sha256::new());
+        c.bytes(b"gateway config digest v1");
+        c.bytes(label.as_bytes());
+        c
+    }
+
+    fn bytes(&mut self, b: &[u8]) {
+        self.0.update((b.len() as u64).to_be_bytes());
+        self.0.update(b);
+    }
+
+    fn num(&mut self, n: u64) {
+        self.bytes(&n.to_be_bytes());
+    }
+
+    fn addr(&mut self, a: IpAddr) {
+        match a {
+            IpAddr::V4(a) => self.bytes(&a.octets()),
+            IpAddr::V6(a) => self.bytes(&a.octets()),
+        }
+    }
+
+    fn selector(&mut self, s: &Selector) {
+        self.addr(s.addr);
+        self.num(u64::from(s.prefix));
+        self.num(u64::from(s.proto));
+        self.num(u64::from(s.port));
+    }
+
+    fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+fn policy(p: &IsakmpPolicy) -> [u8; 32] {
+    let IsakmpPolicy { number, encryption, hash, group, lifetime_s } = p;
+    let mut c = Canon::new("crypto isakmp policy");
+    c.num(u64::from(*number));
+    c.bytes(format!("{encryption:?}").as_bytes());
+    c.bytes(format!("{hash:?}").as_bytes());
+    c.num(u64::from(group.number()));
+    c.num(*lifetime_s);
+    c.finish()
+}
+
+fn transform(c: &mut Canon, t: &EspTransform) {
+    let EspTransform { name, encr, integ, mode } = t;
+    c.bytes(name.as_bytes());
+    c.bytes(format!("{encr:?}").as_bytes());
+    c.bytes(format!("{integ:?}").as_bytes());
+    c.num(match mode {
+        Mode::Tunnel => 1,
+        Mode::Transport => 2,
+    });
+}
+
+/// Digest of a crypto map entry; its own `digest` field is not read.
+pub fn map_entry(e: &MapEntry) -> PolicyDigest {
+    let MapEntry { map, seq, local, peers, transforms, pfs, lifetime, replay_window, flows, digest: _ } = e;
+    let mut c = Canon::new("crypto map");
+    c.bytes(map.as_bytes());
+    c.num(u64::from(*seq));
+    c.addr(*local);
+    c.num(peers.len() as u64);
+    for p in peers {
+        c.addr(*p);
+    }
+    c.num(transforms.len() as u64);
+    for t in transforms {
+        transform(&mut c, t);
+    }
+    c.num(pfs.map_or(0, |g| u64::from(g.number())));
+    c.num(lifetime.seconds);
+    c.num(lifetime.kilobytes);
+    c.num(u64::from(*replay_window));
+    c.num(flows.len() as u64);
+    for Flow { ace, local, remote } in flows {
+        c.num(u64::from(*ace));
+        c.selector(local);
+        c.selector(remote);
+    }
+    PolicyDigest(c.finish())
+}
+
+fn group(g: &GroupConfig, interface: &str) -> [u8; 32] {
+    let GroupConfig { group, name, vip, address: _, priority, hello, hold, preempt, authentication, delay_minimum: _, delay_reload: _ } = g;
+    let mut c = Canon::new("standby");
+    c.bytes(interface.as_bytes());
+    c.num(u64::from(*group));
+    c.bytes(name.as_bytes());
+    c.bytes(&vip.octets());
+    c.num(u64::from(*priority));
+    c.num(hello.as_millis() as u64);
+    c.num(hold.as_millis() as u64);
+    c.num(u64::from(*preempt));
+    c.bytes(authentication);
+    c.finish()
+}
+
+/// Every item that both nodes must have alike, in order of names.
+pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
+    let mut out: Vec<(String, [u8; 32])> = Vec::new();
+    for p in &config.ike.policies {
+        out.push((format!("crypto isakmp policy {}", p.number), policy(p)));
+    }
+    if let Some(ssp) = &config.ssp {
+        for k in &config.ike.keys {
+            let mut c = Canon::new("crypto isakmp key");
+            c.addr(k.address);
+            // An HMAC takes a key of any length.
+            if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(ssp.secret.expose()) {
+                mac.update(b"gateway config secret v1");
+                mac.update(k.key.expose());
+                c.bytes(&mac.finalize().into_bytes());
+            }
+            out.push((format!("crypto isakmp key {}", k.address), c.finish()));
+        }
+        let mut c = Canon::new("ssp group");
+        let mut names = ssp.redundancy.clone();
+        names.sort();
+        c.num(names.len() as u64);
+        for n in names {
+            c.bytes(n.as_bytes());
+        }
+        out.push((format!("ssp group {}", ssp.id), c.finish()));
+    }
+    let mut c = Canon::new("crypto isakmp timers");
+    match config.ike.dpd {
+        Some(d) => {
+            c.num(1);
+            c.num(d.interval.as_millis() as u64);
+            c.num(d.retry.as_millis() as u64);
+            c.num(u64::from(d.retries));
+        }
+        None => c.num(0),
+    }
+    c.num(config.ike.retransmit_first.as_millis() as u64);
+    c.num(u64::from(config.ike.retransmit_tries));
+    out.push(("crypto isakmp timers".to_owned(), c.finish()));
+    for e in &config.ike.entries {
+        out.push((format!("crypto map {} {}", e.map, e.seq), e.digest.0));
+        for t in &e.transforms {
+            let mut c = Canon::new("crypto ipsec transform-set");
+            transform(&mut c, t);
+            out.push((format!("crypto ipsec transform-set {}", t.name), c.finish()));
+        }
+    }
+    for (map, r) in &config.replay {
+        let mut c = Canon::new("crypto map ha");
+        c.bytes(map.as_bytes());
+        c.num(u64::from(r.inbound_packets));
+        c.num(r.inbound_time.as_millis() as u64);
+        c.num(match r.outbound {
+            OutboundInterval::Auto => 0,
+            OutboundInterval::Packets(n) => n,
+        });
+        out.push((format!("crypto map {map} ha"), c.finish()));
+    }
+    for i in &config.interfaces {
+        for g in &i.groups {
+            out.push((format!("standby {}", g.group), group(g, &i.name)));
+        }
+        if let Some(map) = &i.crypto_map {
+            let mut c = Canon::new("interface crypto map");
+            c.bytes(i.name.as_bytes());
+            c.bytes(map.as_bytes());
+            out.push((format!("interface {} crypto map", i.name), c.finish()));
+        }
+    }
+    let mut c = Canon::new("dataplane sa_max");
+    c.num(u64::from(config.dataplane.sa_max));
+    out.push(("dataplane sa_max".to_owned(), c.finish()));
+    out.sort();
+    out.dedup();
+    out
+}
