@@ -398,9 +398,8 @@ proptest! {
                 pair.send(end, message).unwrap();
             }
             let mut moved = false;
-            for end in 0..2 {
-                let bytes = pair.drain(end);
-                wire[end].extend_from_slice(&bytes);
+            for (end, wire) in wire.iter_mut().enumerate() {
+                wire.extend_from_slice(&pair.drain(end));
             }
             for end in 0..2 {
                 let n = wire[1 - end].len().min(*portion.next().unwrap());
