@@ -1,1 +1,4 @@
 //! Module daemon.
+
+pub mod render;
+pub mod views;
