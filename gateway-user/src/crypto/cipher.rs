@@ -4,7 +4,8 @@ use super::{CipherAlg, CryptoError};
 use aes::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use subtle::{Choice, ConstantTimeEq};
 
-/// Weak and semi-weak DES keys of RFC 2409 appendix A, with the parity bits cleared: DES ignores them, and derived keys have none.
+/// Weak and semi-weak DES keys of RFC 2409 appendix A, with the parity bits cleared: DES ignores them, and derived keys have
+/// none.
 const DES_WEAK: [[u8; 8]; 16] = {
     let mut keys = [
         // weak
@@ -130,6 +131,7 @@ fn decrypt<M: BlockModeDecrypt + KeyIvInit>(key: &[u8], iv: &[u8], data: &mut [u
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use hex_literal::hex;

@@ -54,8 +54,11 @@ mod tests {
     use super::*;
     use hex_literal::hex;
 
-    /// RFC 2202 2 and 3, RFC 4868 2.7.1: (algorithm, key, data, answer).
-    fn cases() -> Vec<(HashAlg, Vec<u8>, Vec<u8>, Vec<u8>)> {
+    /// Algorithm, key, data, answer.
+    type Case = (HashAlg, Vec<u8>, Vec<u8>, Vec<u8>);
+
+    /// RFC 2202 2 and 3, RFC 4868 2.7.1.
+    fn cases() -> Vec<Case> {
         let large: &[u8] = b"Test Using Larger Than Block-Size Key - Hash Key First";
         let larger: &[u8] = b"Test Using Larger Than Block-Size Key and Larger Than One Block-Size Data";
         let count: Vec<u8> = (1..=25).collect();

@@ -102,7 +102,8 @@ fn cipher_passes(alg: CipherAlg) -> bool {
 
 fn dh_passes(group: DhGroup) -> bool {
     match group {
-        // SHA-256 of g^x and of g^xy, by an independent computation. The exponents are short to keep the start quick; the loop is the same.
+        // SHA-256 of g^x and of g^xy, computed independently. The exponents are short to keep the start quick; the loop is
+        // the same.
         DhGroup::Modp768 => modp_passes(
             group,
             hex!("af26ee4b650c01c8fbbf391da4445e16773ce5953140b0a6a14a8b3292bb7b18"),
@@ -177,6 +178,7 @@ fn ecp_passes(group: DhGroup, i: &[u8], gi: &[u8], gr: &[u8], x: &[u8]) -> bool 
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::crypto::CryptoError;
@@ -199,8 +201,11 @@ mod tests {
         assert!(!ecp_passes(DhGroup::Ecp256, &[1; 32], &[0; 64], &[0; 64], &[]));
     }
 
-    /// Wycheproof `ecdh_secp256r1_ecpoint_test.json`, a choice: (number, private, x‖y, shared; none: must be refused).
-    const WYCHEPROOF: [(u32, [u8; 32], [u8; 64], Option<[u8; 32]>); 14] = [
+    /// Number, private, x‖y, shared (none: must be refused).
+    type Wycheproof = (u32, [u8; 32], [u8; 64], Option<[u8; 32]>);
+
+    /// Wycheproof `ecdh_secp256r1_ecpoint_test.json`, a choice.
+    const WYCHEPROOF: [Wycheproof; 14] = [
         (
             1,
             hex!("0612465c89a023ab17855b0a6bcebfd3febb53aef84138647b5352e02c10c346"),
@@ -344,7 +349,13 @@ mod tests {
     fn both_sides_of_rfc_5903_agree() {
         // The responder's view; the start test runs the initiator's.
         let r = DhSecret::from_bytes(DhGroup::Ecp256, &hex!("c6ef9c5d78ae012a011164acb397ce2088685d8f06bf9be0b283ab46476bee53"));
-        assert_eq!(r.public().unwrap(), hex!("d12dfb5289c8d4f81208b70270398c342296970a0bccb74c736fc7554494bf63 56fbf3ca366cc23e8157854c13c58d6aac23f046ada30f8353e74f33039872ab"));
+        assert_eq!(
+            r.public().unwrap(),
+            hex!(
+                "d12dfb5289c8d4f81208b70270398c342296970a0bccb74c736fc7554494bf63
+                 56fbf3ca366cc23e8157854c13c58d6aac23f046ada30f8353e74f33039872ab"
+            )
+        );
         let r = DhSecret::from_bytes(
             DhGroup::Ecp384,
             &hex!("41cb0779b4bdb85d47846725fbec3c9430fab46cc8dc5060855cc9bda0aa2942e0308312916b8ed2960e4bd55a7448fc"),

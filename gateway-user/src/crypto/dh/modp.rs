@@ -90,6 +90,7 @@ fn params(group: DhGroup) -> Result<&'static BoxedMontyParams, CryptoError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::crypto::DhSecret;
@@ -133,7 +134,7 @@ mod tests {
     /// pi in fixed point, by Machin's formula: 16 arctan(1/5) - 4 arctan(1/239).
     fn pi() -> BoxedUint {
         let a = arctan_of_inverse(5).shl_vartime(4).unwrap();
-        a.wrapping_sub(&arctan_of_inverse(239).shl_vartime(2).unwrap())
+        a.wrapping_sub(arctan_of_inverse(239).shl_vartime(2).unwrap())
     }
 
     fn prime(group: DhGroup) -> BoxedUint {
@@ -149,9 +150,9 @@ mod tests {
             let p = one
                 .shl_vartime(n)
                 .unwrap()
-                .wrapping_sub(&one.shl_vartime(n - 64).unwrap())
+                .wrapping_sub(one.shl_vartime(n - 64).unwrap())
                 .wrapping_sub(&one)
-                .wrapping_add(&middle.shl_vartime(64).unwrap());
+                .wrapping_add(middle.shl_vartime(64).unwrap());
             assert_eq!(p, prime(group).resize(WIDTH), "{}", group.name());
         }
     }
@@ -176,7 +177,7 @@ mod tests {
                 assert_eq!(candidate.as_words()[0] & 3, 3);
                 let params = BoxedMontyParams::new_vartime(candidate.clone().into_odd().unwrap());
                 let half = candidate.shr_vartime(1).unwrap();
-                let minus_one = candidate.wrapping_sub(&BoxedUint::one_with_precision(n));
+                let minus_one = candidate.wrapping_sub(BoxedUint::one_with_precision(n));
                 for base in [3u8, 5] {
                     let x = BoxedMontyForm::new(BoxedUint::from(base).resize(n), &params).pow(&half).retrieve();
                     assert!(bool::from(x.is_one()) || x == minus_one, "{} base {base}", group.name());
