@@ -90,6 +90,7 @@ impl HsrpSocket {
 
     /// The next datagram. Frames that are not well formed, or are our own, are counted and skipped. `ENETDOWN` when the device goes down: call
     /// again, it goes on when the device is up. A device that was removed says the same; then [`HsrpSocket::send`] says `ENXIO`: open a new socket.
+    /// Safe to cancel: nothing is lost.
     pub async fn recv(&self) -> io::Result<HsrpDatagram> {
         let mut buf = [0; FRAME_BYTES_MAX];
         loop {
@@ -115,7 +116,12 @@ impl HsrpSocket {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "HSRP payload is too long"));
         }
-        self.fd.get_ref().send(&frame(source_mac, self.own_address, payload))?;
+        let (socket, frame) = (self.fd.get_ref(), frame(source_mac, self.own_address, payload));
+        match socket.send(&frame) {
+            // May be the echo of a time when the device was down: reporting it has cleared it.
+            Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => socket.send(&frame)?,
+            result => result?,
+        };
         Ok(())
     }
 

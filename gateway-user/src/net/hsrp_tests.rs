@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::hsrp::virtual_mac;
+use crate::net::testing::{in_namespace, ip};
 use hex_literal::hex;
 use proptest::prelude::*;
-use std::process::Command;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -103,95 +103,81 @@ proptest! {
     }
 }
 
-fn ip(args: &str) {
-    let status = Command::new("ip").args(args.split_whitespace()).status().unwrap();
-    assert!(status.success(), "ip {args}");
-}
-
-/// Runs `body` in a network namespace of its own that ends with the thread; without the right to make one, says so and does nothing.
-fn in_namespace(body: fn()) {
-    let thread = std::thread::spawn(move || {
-        if let Err(e) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
-            eprintln!("skipped: no network namespace without root ({e})");
-            return;
-        }
-        body();
-    });
-    thread.join().unwrap();
-}
-
-fn with_runtime<F: Future<Output = ()>>(f: F) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(f);
-}
-
 /// `hs0` is a router elsewhere, `hs1` our device, with the macvlan that carries the same virtual MAC.
 #[test]
 fn hellos_from_the_virtual_mac_reach_a_standby_that_has_the_same_macvlan() {
-    in_namespace(|| {
+    in_namespace(|| async {
         ip("link add hs0 type veth peer name hs1");
         ip("link set hs0 up");
         ip("link set hs1 up");
         ip("link add link hs1 name hv1 address 00:00:0c:07:ac:01 type macvlan mode private");
         ip("link set hv1 up");
-        with_runtime(async {
-            let other = HsrpSocket::open("hs0", OWN, source()).unwrap();
-            let us = HsrpSocket::open("hs1", [2, 0, 0, 0, 0, 8], Ipv4Addr::new(10, 0, 0, 101)).unwrap();
-            // None of these may arrive: another VLAN, our own MAC, our own address, not HSRP's port.
-            let raw = |f: &[u8]| assert_eq!(other.fd.get_ref().send(f).unwrap(), f.len());
-            let mut tagged = FRAME[..12].to_vec();
-            tagged.extend_from_slice(&hex!("8100 0005"));
-            tagged.extend_from_slice(&FRAME[12..]);
-            raw(&tagged);
-            raw(&frame([2, 0, 0, 0, 0, 8], source(), &HELLO));
-            raw(&frame(OWN, Ipv4Addr::new(10, 0, 0, 101), &HELLO));
-            let mut elsewhere = FRAME;
-            elsewhere[37] = 0xc2;
-            raw(&elsewhere);
-            other.send(&HELLO, virtual_mac(1)).unwrap();
-            let got = timeout(Duration::from_secs(5), us.recv()).await.unwrap().unwrap();
-            assert_eq!(got, parse(&FRAME).unwrap());
-            assert_eq!(us.refused(), 2, "the filter dropped the other two before they reached us");
-            us.send(&HELLO, OWN).unwrap();
-            assert!(timeout(Duration::from_millis(200), us.recv()).await.is_err(), "not our own frames");
-            let groups = std::fs::read_to_string("/proc/thread-self/net/igmp").unwrap();
-            assert_eq!(groups.matches("020000E0").count(), 2, "{groups}");
-        });
+        let other = HsrpSocket::open("hs0", OWN, source()).unwrap();
+        let us = HsrpSocket::open("hs1", [2, 0, 0, 0, 0, 8], Ipv4Addr::new(10, 0, 0, 101)).unwrap();
+        // None of these may arrive: another VLAN, our own MAC, our own address, not HSRP's port.
+        let raw = |f: &[u8]| assert_eq!(other.fd.get_ref().send(f).unwrap(), f.len());
+        let mut tagged = FRAME[..12].to_vec();
+        tagged.extend_from_slice(&hex!("8100 0005"));
+        tagged.extend_from_slice(&FRAME[12..]);
+        raw(&tagged);
+        raw(&frame([2, 0, 0, 0, 0, 8], source(), &HELLO));
+        raw(&frame(OWN, Ipv4Addr::new(10, 0, 0, 101), &HELLO));
+        let mut elsewhere = FRAME;
+        elsewhere[37] = 0xc2;
+        raw(&elsewhere);
+        other.send(&HELLO, virtual_mac(1)).unwrap();
+        let got = timeout(Duration::from_secs(5), us.recv()).await.unwrap().unwrap();
+        assert_eq!(got, parse(&FRAME).unwrap());
+        assert_eq!(us.refused(), 2, "the filter dropped the other two before they reached us");
+        us.send(&HELLO, OWN).unwrap();
+        assert!(timeout(Duration::from_millis(200), us.recv()).await.is_err(), "not our own frames");
+        let groups = std::fs::read_to_string("/proc/thread-self/net/igmp").unwrap();
+        assert_eq!(groups.matches("020000E0").count(), 2, "{groups}");
     });
 }
 
 #[test]
 fn a_device_that_goes_down_is_an_error_and_comes_back() {
-    in_namespace(|| {
+    in_namespace(|| async {
         ip("link add hs0 type veth peer name hs1");
         ip("link set hs0 up");
         ip("link set hs1 up");
-        with_runtime(async {
-            let other = HsrpSocket::open("hs0", OWN, source()).unwrap();
-            let us = HsrpSocket::open("hs1", [2, 0, 0, 0, 0, 8], Ipv4Addr::new(10, 0, 0, 101)).unwrap();
-            ip("link set hs1 down");
-            let e = timeout(Duration::from_secs(5), us.recv()).await.unwrap().unwrap_err();
-            assert_eq!(e.raw_os_error(), Some(libc::ENETDOWN));
-            assert_eq!(us.send(&HELLO, OWN).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
-            ip("link set hs1 up");
-            // The other end of the pair notices the carrier a moment later, and drops until then.
-            let hellos = async {
-                loop {
-                    let _may_be_down_still = other.send(&HELLO, OWN);
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
-            tokio::select! {
-                got = timeout(Duration::from_secs(10), us.recv()) => assert_eq!(got.unwrap().unwrap().source_mac, OWN),
-                () = hellos => {}
+        let other = HsrpSocket::open("hs0", OWN, source()).unwrap();
+        let us = HsrpSocket::open("hs1", [2, 0, 0, 0, 0, 8], Ipv4Addr::new(10, 0, 0, 101)).unwrap();
+        ip("link set hs1 down");
+        let e = timeout(Duration::from_secs(5), us.recv()).await.unwrap().unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::ENETDOWN));
+        assert_eq!(us.send(&HELLO, OWN).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
+        // An error nobody has taken yet must not cost a hello.
+        ip("link set hs1 up");
+        ip("link set hs1 down");
+        ip("link set hs1 up");
+        us.send(&HELLO, OWN).unwrap();
+        // The other end of the pair notices the carrier a moment later, and drops until then.
+        let hellos = async {
+            loop {
+                let _may_be_down_still = other.send(&HELLO, OWN);
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-        });
+        };
+        tokio::select! {
+            got = timeout(Duration::from_secs(10), us.recv()) => assert_eq!(got.unwrap().unwrap().source_mac, OWN),
+            () = hellos => {}
+        }
     });
 }
 
 #[test]
-fn a_device_that_does_not_exist_is_an_error() {
-    with_runtime(async {
-        let e = HsrpSocket::open("hs-none", OWN, source()).map(|_| ()).unwrap_err();
-        assert_eq!(e.raw_os_error(), Some(libc::ENODEV));
-    });
+fn receiving_may_move_between_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    let _checked_by_the_compiler = |hsrp: &HsrpSocket, ike: &crate::net::ike::IkeSocket| {
+        is_send(&hsrp.recv());
+        is_send(&ike.recv(&mut []));
+    };
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_exist_is_an_error() {
+    let e = HsrpSocket::open("hs-none", OWN, source()).map(|_| ()).unwrap_err();
+    assert_eq!(e.raw_os_error(), Some(libc::ENODEV));
 }

@@ -87,6 +87,7 @@ impl IkeSocket {
 
     /// Receives one datagram into `buf`: its length, where it came from, and which local address and port it was sent to.
     /// Longer datagrams than `buf` are counted and skipped.
+    /// Safe to cancel: nothing is lost.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)> {
         loop {
             match self.socket.async_io(Interest::READABLE, || receive(&self.socket, buf)).await {
@@ -227,6 +228,7 @@ fn bypass(socket: &Socket) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::testing::{in_namespace, ip};
     use std::time::Duration;
     use tokio::time::timeout;
 
@@ -289,5 +291,31 @@ mod tests {
         if let Some(e) = a.bypass_error() {
             assert!(matches!(e.raw_os_error(), Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EPERM)), "{e}");
         }
+    }
+
+    /// Policies that block everything in both directions stop another socket's datagrams, and none of this one's.
+    #[test]
+    fn our_own_policies_do_not_catch_ike() {
+        in_namespace(|| async {
+            // The loopback device is exempt from policies unless told otherwise.
+            for key in ["disable_xfrm", "disable_policy"] {
+                std::fs::write(format!("/proc/sys/net/ipv4/conf/lo/{key}"), "0").unwrap();
+            }
+            let (a, b) = (IkeSocket::bind(500).unwrap(), IkeSocket::bind(4500).unwrap());
+            if a.bypass_error().is_some() {
+                eprintln!("skipped: a kernel without XFRM");
+                return;
+            }
+            for dir in ["in", "out"] {
+                ip(&format!("xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 dir {dir} action block priority 1"));
+            }
+            let (from, to) = (addr([127, 0, 0, 1], 500), addr([127, 0, 0, 2], 4500));
+            let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            assert!(plain.send_to(b"stopped", to).is_err(), "the policies work");
+            a.send(&Transmit { from, to, payload: b"passes".to_vec() }).unwrap();
+            let mut buf = [0; 100];
+            let got = timeout(Duration::from_secs(5), b.recv(&mut buf)).await.unwrap().unwrap();
+            assert_eq!((got, &buf[..6]), ((6, from, to), &b"passes"[..]));
+        });
     }
 }

@@ -8,3 +8,5 @@ pub mod rng;
 pub mod ssp;
 
 mod sockopt;
+#[cfg(test)]
+mod testing;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::crypto::Secret;
 use crate::id::Epoch;
+use crate::net::testing::in_namespace;
 use crate::ssp::{Hello, Message, Role, Session, SessionEvent};
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -153,6 +154,25 @@ async fn a_queue_that_was_long_says_when_it_is_empty() {
     reader.read_exact(&mut all).await.unwrap();
     assert_eq!(next(&mut events).await, TransportEvent::Writable { conn });
     assert_eq!(low.room(conn), QUEUE_RECORDS_MAX);
+}
+
+#[test]
+fn addresses_may_come_later() {
+    in_namespace(|| async {
+        let [low, high] = [[10, 9, 0, 1], [10, 9, 0, 2]].map(IpAddr::from);
+        let (low_tx, mut low_events) = mpsc::channel(64);
+        let (high_tx, mut high_events) = mpsc::channel(64);
+        let _low = Transport::spawn(low, high, 3249, low_tx);
+        let high_handle = Transport::spawn(high, low, 3249, high_tx);
+        sleep(Duration::from_millis(300)).await;
+        assert!(high_events.try_recv().is_err());
+        assert!(high_handle.stats().connect_failed > 0);
+        assert_eq!(high_handle.stats().listen_failed, 0);
+        crate::net::testing::ip("addr add 10.9.0.1/24 dev lo");
+        crate::net::testing::ip("addr add 10.9.0.2/24 dev lo");
+        assert!(connected(&mut high_events).await.1);
+        assert!(!connected(&mut low_events).await.1);
+    });
 }
 
 /// The whole way: sessions over transports, a message there, its acknowledgement back.
