@@ -70,6 +70,7 @@
 
 mod channel;
 mod codec;
+mod error;
 mod message;
 mod secret;
 mod session;
@@ -78,6 +79,7 @@ pub use channel::ChannelError;
 pub use codec::{
     COUNTERS_MAX, CONFIG_ITEMS_MAX, FRAME_BYTES_MAX, INTERFACES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX, TooLarge, Versions,
 };
+pub use error::SspError;
 pub use message::*;
 pub use secret::{SECRET_BYTES_MIN, WeakSecret, check_secret};
-pub use session::{QUEUE_BYTES_MAX, Session, SessionEvent, SessionStats, SspError, Timing, WINDOW_MESSAGES_MAX};
+pub use session::{QUEUE_BYTES_MAX, Session, SessionEvent, SessionStats, Timing, WINDOW_MESSAGES_MAX};

@@ -5,6 +5,8 @@ use super::super::message::{Client, Hello, Role};
 use super::*;
 use crate::id::Epoch;
 use crate::ssp::channel::ChannelError;
+use crate::ssp::secret::WeakSecret;
+use crate::wire::DecodeError;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
