@@ -10,6 +10,7 @@ mod digest;
 mod index;
 mod load;
 mod model;
+mod pair;
 mod raw;
 mod report;
 mod secrets;
@@ -19,6 +20,7 @@ pub use check::CONTROL_SOCKET;
 pub use digest::map_entry as map_entry_digest;
 pub use load::load;
 pub use model::*;
+pub use pair::pair;
 pub use report::{ConfigError, nearest};
 pub use values::{encr_word, integ_word};
 

@@ -139,20 +139,20 @@ impl Secrets<'_> {
             Some(why) if !allow_weak => {
                 report.error(
                     &at,
-                    format!("{why}: whoever records the negotiation can guess it"),
+                    format!("{why}: whoever poses as the peer once can guess it"),
                     format!("{MAKE}, or add `allow_weak: true`"),
                 );
                 None
             }
             Some(why) => {
-                report.warn(&at, format!("{why}: whoever records the negotiation can guess it"), MAKE);
+                report.warn(&at, format!("{why}: whoever poses as the peer once can guess it"), MAKE);
                 Some(secret)
             }
             None => {
                 if secret.len() < PSK_GOOD {
                     report.warn(
                         &at,
-                        format!("the key has {} bytes: short keys can be guessed off line", secret.len()),
+                        format!("the key has {} bytes: whoever poses as the peer once may guess it", secret.len()),
                         format!("use {PSK_GOOD} or more; {MAKE}"),
                     );
                 }
