@@ -178,7 +178,6 @@ fn ecp_passes(group: DhGroup, i: &[u8], gi: &[u8], gr: &[u8], x: &[u8]) -> bool 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::crypto::CryptoError;

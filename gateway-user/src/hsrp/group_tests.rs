@@ -2,10 +2,9 @@
 
 use super::packet::{Packet, Received, decode};
 use super::*;
-use proptest::prelude::*;
 use std::time::Instant;
 
-const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub(super) const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const LOWER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const HIGHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 const HELLO: Duration = Duration::from_millis(100);
@@ -28,15 +27,15 @@ pub(super) fn config(address: Ipv4Addr) -> GroupConfig {
 }
 
 /// A group and a clock; what the group gives out is collected after each input.
-struct Bench {
-    group: Group,
-    now: Instant,
-    sent: Vec<Transmit>,
-    events: Vec<Event>,
+pub(super) struct Bench {
+    pub(super) group: Group,
+    pub(super) now: Instant,
+    pub(super) sent: Vec<Transmit>,
+    pub(super) events: Vec<Event>,
 }
 
 impl Bench {
-    fn new(config: GroupConfig) -> Self {
+    pub(super) fn new(config: GroupConfig) -> Self {
         let now = Instant::now();
         Self { group: Group::new(config, now), now, sent: Vec::new(), events: Vec::new() }
     }
@@ -64,13 +63,13 @@ impl Bench {
         bench
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.sent.extend(std::iter::from_fn(|| self.group.poll_transmit()));
         self.events.extend(std::iter::from_fn(|| self.group.poll_event()));
     }
 
     /// Time passes; timers are served when due.
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some((at, _)) = self.group.poll_timeout().filter(|(at, _)| *at <= end) {
             self.now = self.now.max(at);
@@ -514,88 +513,4 @@ fn a_caller_who_never_drains_costs_bounded_memory() {
     }
     b.drain();
     assert!(b.sent.len() <= 8 && b.events.len() <= 16);
-}
-
-#[derive(Clone, Debug)]
-enum Poke {
-    Bytes(u8, u8, Vec<u8>),
-    Packet { from: u8, opcode: u8, state: usize, priority: u8 },
-    Wait(u16),
-    Interface(bool),
-    Eligible(bool),
-    Grant,
-    Yield(bool),
-    Adopt,
-}
-
-fn poke() -> impl Strategy<Value = Poke> {
-    prop_oneof![
-        1 => (any::<u8>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(s, t, b)| Poke::Bytes(s, t, b)),
-        8 => (1..5u8, 0..4u8, 0..6usize, 98..103u8)
-            .prop_map(|(from, opcode, state, priority)| Poke::Packet { from, opcode, state, priority }),
-        6 => (0..500u16).prop_map(Poke::Wait),
-        1 => any::<bool>().prop_map(Poke::Interface),
-        1 => any::<bool>().prop_map(Poke::Eligible),
-        1 => Just(Poke::Grant),
-        1 => any::<bool>().prop_map(Poke::Yield),
-        1 => Just(Poke::Adopt),
-    ]
-}
-
-proptest! {
-    /// Whatever comes in whatever order: no panic, no Active without a decision, no proposal while not eligible or active,
-    /// no virtual MAC outside Active, and always a timer while running.
-    #[test]
-    fn no_order_of_inputs_breaks_the_rules(pokes in proptest::collection::vec(poke(), 0..60)) {
-        let mut b = Bench::new(config(OURS));
-        let mut eligible = false;
-        for poke in pokes {
-            let before = b.group.state();
-            let mut decided = false;
-            match poke {
-                Poke::Bytes(source, ttl, bytes) => {
-                    let _ = b.group.handle_packet(Ipv4Addr::new(10, 0, 0, source), ttl, MULTICAST, &bytes, b.now);
-                    let _ = b.group.handle_packet(Ipv4Addr::new(10, 0, 0, source), TTL, MULTICAST, &bytes, b.now);
-                }
-                Poke::Packet { from, opcode, state, priority } => {
-                    let from = Ipv4Addr::new(10, 0, 0, from);
-                    let mut bytes = Packet::of(&GroupConfig { priority, ..config(from) }, Opcode::Hello, State::Listen).encode();
-                    (bytes[1], bytes[2]) = (opcode, [0, 1, 2, 4, 8, 16][state]);
-                    let _ = b.group.handle_packet(from, TTL, MULTICAST, &bytes, b.now);
-                }
-                Poke::Wait(ms) => b.wait(Duration::from_millis(ms.into())),
-                Poke::Interface(up) => b.group.handle_interface(up, Duration::from_millis(50), b.now),
-                Poke::Eligible(value) => {
-                    eligible = value;
-                    b.group.set_eligible(value, b.now);
-                }
-                Poke::Grant => {
-                    decided = true;
-                    b.group.grant_active(b.now);
-                }
-                Poke::Yield(resign) => {
-                    decided = true;
-                    b.group.yield_active(resign, b.now);
-                }
-                Poke::Adopt => {
-                    decided = true;
-                    b.group.adopt_active(b.now);
-                }
-            }
-            b.drain();
-            let after = b.group.state();
-            prop_assert!(decided || before == State::Active || after != State::Active, "{before} to {after}");
-            prop_assert!(after != State::Learn);
-            prop_assert!(eligible || !matches!(after, State::Speak | State::Standby));
-            for event in b.events.drain(..) {
-                if let Event::Proposal { .. } = event {
-                    prop_assert!(eligible && before != State::Active);
-                }
-            }
-            prop_assert!(b.sent.drain(..).all(|t| t.virtual_source == (t.sent_state == State::Active)));
-            if matches!(after, State::Speak | State::Standby | State::Active) {
-                prop_assert!(b.group.poll_timeout().is_some());
-            }
-        }
-    }
 }

@@ -1,12 +1,12 @@
 //! Hot Standby Router Protocol, version 1 (RFC 2281).
 //!
-//! [`packet`] is the wire, [`fsm`] the table of the RFC as a pure function, [`group`] one group with its timers: inputs are method
-//! calls with the time, work leaves by `poll_transmit`, `poll_event` and `poll_timeout`. Drain all three after every input.
+//! [`packet`] is the wire, [`fsm`] the table of the RFC as a pure function, [`group`] one group with its timers: inputs are
+//! method calls with the time, work leaves by `poll_transmit`, `poll_event` and `poll_timeout`. Drain all after every input.
 //!
 //! # Differences to RFC 2281
-//! - **A group never becomes active by itself.** Where the RFC's table goes to Active, the group emits [`Event::Proposal`], at once and
-//!   then once per hello interval while the reason lasts, and stays where it is until [`Group::grant_active`]. In the same way an
-//!   active group that hears a better active router emits [`Event::ActiveHeard`] and stays until [`Group::yield_active`]: who is
+//! - **A group never becomes active by itself.** Where the RFC's table goes to Active, the group emits [`Event::Proposal`], at
+//!   once and then once per hello interval while the reason lasts, and stays where it is until [`Group::grant_active`]. In
+//!   the same way an active group that hears a better active router emits [`Event::ActiveHeard`] and stays until [`Group::yield_active`]: who is
 //!   active is decided for all groups of a node together, outside of this module.
 //! - **The address does not preempt.** Only a strictly higher configured priority does. The address stays the tie-break of
 //!   elections: between two speakers, two standby routers, two active routers.
@@ -20,14 +20,20 @@
 
 pub mod fsm;
 pub mod group;
+mod output;
 pub mod packet;
 
 #[cfg(test)]
 mod fsm_tests;
 #[cfg(test)]
+mod group_fuzz_tests;
+#[cfg(test)]
 mod group_tests;
+#[cfg(test)]
+mod sim_tests;
 
-pub use group::{Event, Group, Refused, Transmit};
+pub use group::Group;
+pub use output::{Event, Refused, Transmit};
 pub use packet::Opcode;
 
 use serde::Serialize;

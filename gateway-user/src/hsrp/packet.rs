@@ -194,7 +194,6 @@ fn seconds(time: Duration) -> u8 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use hex_literal::hex;
@@ -256,7 +255,8 @@ mod tests {
 
     #[test]
     fn milliseconds_are_rounded_up_to_whole_seconds() {
-        for (ms, want) in [(0, 1), (1, 1), (100, 1), (1000, 1), (1001, 2), (3000, 3), (255_000, 255), (255_001, 255), (9_999_999, 255)] {
+        let cases = [(0, 1), (1, 1), (100, 1), (1000, 1), (1001, 2), (3000, 3), (255_000, 255), (255_001, 255), (9_999_999, 255)];
+        for (ms, want) in cases {
             assert_eq!(seconds(Duration::from_millis(ms)), want, "{ms} ms");
         }
     }

@@ -90,7 +90,6 @@ impl std::fmt::Debug for DhSecret {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::rng::Seeded;

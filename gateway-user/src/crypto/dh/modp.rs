@@ -90,7 +90,6 @@ fn params(group: DhGroup) -> Result<&'static BoxedMontyParams, CryptoError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::crypto::DhSecret;
