@@ -105,9 +105,14 @@ impl NetlinkSocket {
             let base = results.len();
             self.outgoing.clear();
             let mut count = 0usize;
-            for request in requests.by_ref().take(BATCH_MESSAGES) {
-                request.write_to(&mut self.outgoing, first_seq.wrapping_add(count as u32), NLM_F_ACK);
+            while count < BATCH_MESSAGES
+                && let Some(request) = requests.next()
+            {
                 count += 1;
+                // Refusals are always answered, success only where asked: the last answer stands for all before it.
+                let last = count == BATCH_MESSAGES || requests.peek().is_none();
+                let seq = first_seq.wrapping_add(count as u32 - 1);
+                request.write_to(&mut self.outgoing, seq, if last { NLM_F_ACK } else { 0 });
             }
             self.next_seq = first_seq.wrapping_add(count as u32);
             let mut answers: Vec<Option<io::Result<()>>> = std::iter::repeat_with(|| None).take(count).collect();
@@ -130,9 +135,9 @@ impl NetlinkSocket {
         mut on: impl FnMut(usize, u16, &[u8]),
     ) -> io::Result<()> {
         send_all(self.fd.as_fd(), &self.outgoing)?;
-        let mut open = answers.len();
         let mut progress = Instant::now();
-        while open > 0 {
+        // A lost answer cannot pass for success: the kernel then fails the next receive (ENOBUFS).
+        while matches!(answers.last(), Some(None)) {
             let Some(len) = receive(self.fd.as_fd(), &mut self.incoming, MsgFlags::empty())? else { continue };
             for message in Messages::new(&self.incoming[..len]) {
                 // What does not belong to this batch is a late answer to one that was given up.
@@ -140,7 +145,6 @@ impl NetlinkSocket {
                 let Some(slot) = answers.get_mut(index) else { continue };
                 progress = Instant::now();
                 if message.kind == NLMSG_ERROR {
-                    open -= usize::from(slot.is_none());
                     *slot = Some(acknowledgement(&message));
                 } else {
                     on(index, message.kind, message.body);
@@ -150,6 +154,7 @@ impl NetlinkSocket {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
+        answers.iter_mut().filter(|a| a.is_none()).for_each(|a| *a = Some(Ok(())));
         Ok(())
     }
 
