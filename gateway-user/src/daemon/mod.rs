@@ -1,5 +1,6 @@
 //! Module daemon.
 
+pub mod metrics;
 pub mod render;
 pub mod views;
 
