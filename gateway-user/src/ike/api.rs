@@ -32,7 +32,7 @@ pub enum IkeCommand {
 }
 
 /// What the standby must know. Bodies are the engine's own versioned encoding; SSP carries them unread.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum IkeRecord {
     /// The whole state of one established ISAKMP SA, replacing what was known under its cookies.
     Upsert {
@@ -48,7 +48,17 @@ pub enum IkeRecord {
     },
 }
 
-/// What happened, for logs, counters and the operator. Never carries a key.
+/// Bodies hold keys: never printed.
+impl std::fmt::Debug for IkeRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Upsert { id, body } => write!(f, "Upsert({id}, {} bytes)", body.len()),
+            Self::Delete { id } => write!(f, "Delete({id})"),
+        }
+    }
+}
+
+/// What happened, for logs, counters and the operator. Never prints a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum IkeEvent {
     /// State to mirror; must be acknowledged by the standby before datagrams polled after it leave.

@@ -62,6 +62,29 @@ impl Attribute {
         }
     }
 
+    /// Decodes attributes until the bytes end.
+    pub fn decode_list(bytes: &[u8]) -> Decode<Vec<Self>> {
+        let mut r = Reader::new(bytes);
+        let mut attributes = Vec::new();
+        while !r.is_empty() {
+            if attributes.len() == ATTRIBUTES_MAX {
+                return Err(DecodeError::Length { field: "attribute count", got: ATTRIBUTES_MAX + 1 });
+            }
+            let kind = r.u16("attribute type")?;
+            let value = r.u16("attribute value")?;
+            attributes.push(if kind & 0x8000 != 0 {
+                Self::basic(kind & 0x7fff, value)
+            } else {
+                let bytes = r.take(usize::from(value), "attribute value")?;
+                if bytes.is_empty() {
+                    return Err(DecodeError::Length { field: "attribute value", got: 0 });
+                }
+                Self { kind, value: AttributeValue::Variable(bytes.to_vec()) }
+            });
+        }
+        Ok(attributes)
+    }
+
     /// The value of an attribute that must be basic.
     pub fn as_basic(&self) -> Option<u16> {
         match self.value {
@@ -212,24 +235,7 @@ impl Transform {
         if reserved != 0 {
             return Err(DecodeError::Value { field: "transform reserved", got: u64::from(reserved) });
         }
-        let mut attributes = Vec::new();
-        while !r.is_empty() {
-            if attributes.len() == ATTRIBUTES_MAX {
-                return Err(DecodeError::Length { field: "attribute count", got: ATTRIBUTES_MAX + 1 });
-            }
-            let kind = r.u16("attribute type")?;
-            let value = r.u16("attribute value")?;
-            attributes.push(if kind & 0x8000 != 0 {
-                Attribute::basic(kind & 0x7fff, value)
-            } else {
-                let bytes = r.take(usize::from(value), "attribute value")?;
-                if bytes.is_empty() {
-                    return Err(DecodeError::Length { field: "attribute value", got: 0 });
-                }
-                Attribute { kind, value: AttributeValue::Variable(bytes.to_vec()) }
-            });
-        }
-        Ok(Self { number, id, attributes })
+        Ok(Self { number, id, attributes: Attribute::decode_list(r.rest())? })
     }
 
     fn encode(&self, more: bool, w: &mut Writer) {
