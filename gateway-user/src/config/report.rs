@@ -162,6 +162,9 @@ fn likeness(a: &str, b: &str) -> f64 {
 
 /// Cure of a wrong word: the nearest valid one, then all of them.
 pub(super) fn one_of(word: &str, valid: &[&str]) -> String {
+    if valid.is_empty() {
+        return "there is none yet: add it, or take this out".to_owned();
+    }
     let all = valid.join(", ");
     match nearest(word, valid.iter().copied()) {
         Some(v) => format!("did you mean `{v}`? valid: {all}"),

@@ -203,7 +203,7 @@ pub(super) enum Transform {
     Absent(&'static str),
 }
 
-const AH_CURE: &str = "AH is not offered yet: use an ESP authentication transform, such as esp-sha256-hmac";
+const AH_CURE: &str = "use an ESP authentication transform, such as esp-sha256-hmac";
 
 /// Transforms by the guide's names.
 pub(super) const TRANSFORMS: [(&str, Transform); 16] = [
@@ -222,7 +222,7 @@ pub(super) const TRANSFORMS: [(&str, Transform); 16] = [
     ("ah-md5-hmac", Transform::Absent(AH_CURE)),
     ("ah-sha-hmac", Transform::Absent(AH_CURE)),
     ("ah-sha256-hmac", Transform::Absent(AH_CURE)),
-    ("comp-lzs", Transform::Absent("compression is not offered yet: leave it out; LZS has no Linux implementation")),
+    ("comp-lzs", Transform::Absent("leave it out: Linux has no LZS")),
 ];
 
 /// The guide's name of an ESP encryption.

@@ -164,7 +164,7 @@ fn transform_set(name: &Word, raw: &RawTransformSet, report: &mut Report) -> Opt
         match values::choose(w, "transform", &values::TRANSFORMS, report) {
             None => ok = false,
             Some(Transform::Absent(cure)) => {
-                report.error(&w.path, format!("transform `{}` is not offered", w.text), cure);
+                report.error(&w.path, format!("transform `{}` is not offered yet", w.text), cure);
                 ok = false;
             }
             Some(Transform::Encr(_)) if encr.is_some() => {

@@ -27,10 +27,11 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
     if raw.interfaces.as_ref().is_none_or(|t| t.0.is_empty()) {
         report.error_key(&raw.path, "`interfaces` is missing", "write at least the outside interface");
     }
-    let sound = report.is_clean();
-    if sound {
+    if report.is_clean() {
         interfaces::between(&faces, report);
-    } else {
+    }
+    let sound = report.is_clean();
+    if !sound {
         faces.clear();
     }
     let ssp_raw = raw.ssp.as_ref().map_or(&[][..], |t| &t.0);
