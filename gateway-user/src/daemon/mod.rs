@@ -1,10 +1,10 @@
-//! Module daemon.
+//! The daemon: one core that decides, adapters around it, an operator's socket, metrics.
 
+pub mod clock;
+pub mod core;
 pub mod metrics;
 pub mod render;
+mod run;
 pub mod views;
 
-/// Runs the gateway in the foreground until it is told to stop. `path` is the manifest that `config` came from.
-pub fn run(config: crate::config::Config, path: &std::path::Path) -> anyhow::Result<()> {
-    anyhow::bail!("{}: {}: this build has no daemon", path.display(), config.hostname)
-}
+pub use run::run;

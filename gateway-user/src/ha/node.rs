@@ -120,6 +120,8 @@ struct Partner {
     epoch: Epoch,
     has_state: bool,
     ready: bool,
+    /// It was sent a snapshot under this session.
+    given: bool,
 }
 
 /// Inputs that are fixed for the life of the node.
@@ -364,8 +366,10 @@ impl Node {
         self.partner_state();
         self.commands.push_back(Command::TookOver { cause });
         self.announce_state();
-        if self.partner.is_some() {
-            self.commands.push_back(Command::SendSnapshot);
+        // A partner that still calls itself active is dead or has not heard yet: it gets the snapshot when it says it yielded. Until then nothing
+        // waits for its acknowledgements.
+        if self.partner.as_ref().is_some_and(|p| p.role != Role::Active) {
+            self.snapshot();
         }
         self.update_eligible(now);
     }
@@ -386,7 +390,7 @@ impl Node {
             }
             Some(_) => {
                 self.has_state = true;
-                self.commands.push_back(Command::SendSnapshot);
+                self.snapshot();
             }
             None => self.has_state = true,
         }
@@ -453,7 +457,7 @@ impl Node {
     pub fn handle_hello(&mut self, hello: &Hello, difference: Option<String>, now: Instant) {
         self.difference = difference;
         self.synced = false;
-        self.partner = Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false });
+        self.partner = Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false, given: false });
         if !hello.has_state {
             self.competitor = false;
         }
@@ -481,7 +485,9 @@ impl Node {
                         self.commands.push_back(Command::SetRole { role: PathRole::Active, epoch: self.epoch });
                     }
                     self.partner_state();
-                    self.commands.push_back(Command::SendSnapshot);
+                    if hello.role != Role::Active {
+                        self.snapshot();
+                    }
                 }
             }
             NodeState::Standby | NodeState::Armed | NodeState::Draining => {
@@ -510,12 +516,13 @@ impl Node {
         self.update_eligible(now);
     }
 
-    /// The partner holds all that was sent in our snapshot.
-    pub fn handle_snapshot_acked(&mut self, _now: Instant) {
-        if self.state == NodeState::Active {
-            self.competitor = true;
-            self.partner_state();
+    /// A partner that may have received our snapshot may take over from it: it competes for numbers from now on, acknowledged or not.
+    fn snapshot(&mut self) {
+        if let Some(p) = &mut self.partner {
+            p.given = true;
         }
+        self.commands.push_back(Command::SendSnapshot);
+        self.competitor = true;
     }
 
     /// A complete snapshot was received and applied.
@@ -525,7 +532,7 @@ impl Node {
         self.has_state = true;
         if self.state == NodeState::Active {
             // A restarted active got its own state back; the partner gets a fresh snapshot under this session.
-            self.commands.push_back(Command::SendSnapshot);
+            self.snapshot();
         }
         self.announce_state();
         self.update_eligible(now);
@@ -535,6 +542,7 @@ impl Node {
     pub fn handle_state(&mut self, role: Role, epoch: Epoch, ready: bool, now: Instant) {
         let Some(p) = self.partner.as_mut() else { return };
         let became_active = role == Role::Active && p.role != Role::Active;
+        let given = p.given && !(role == Role::Standby && p.role == Role::Active);
         p.role = role;
         p.epoch = epoch;
         p.ready = ready;
@@ -545,6 +553,8 @@ impl Node {
                     self.has_state = false;
                     self.synced = false;
                     self.become_standby("the partner took over under a newer epoch", false, now);
+                } else if role == Role::Standby && self.state == NodeState::Active && !given {
+                    self.snapshot();
                 }
             }
             NodeState::Draining | NodeState::Init => {}

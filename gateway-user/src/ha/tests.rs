@@ -154,7 +154,6 @@ fn deliver(from: &mut Node, to: &mut Node, now: Instant) -> Vec<Command> {
             Command::Send(Message::State { role, epoch, ready }) => to.handle_state(*role, *epoch, *ready, now),
             Command::SendSnapshot => {
                 to.handle_snapshot_complete(from.epoch(), now);
-                from.handle_snapshot_acked(now);
             }
             _ => {}
         }
@@ -198,6 +197,8 @@ fn a_switchover_moves_the_role_without_a_moment_without_forwarder_and_back() {
         assert_eq!((from.state(), from.epoch()), (NodeState::Standby, to.epoch()));
         let c = deliver(from, to, now);
         assert!(c.contains(&Command::SwitchoverDone(Ok(()))));
+        deliver(to, from, now);
+        deliver(from, to, now);
         assert!(from.ready());
     }
 }
@@ -254,4 +255,16 @@ fn a_link_down_on_the_active_mutes_it_and_resigns() {
     assert!(mute < resign);
     n.handle_proposal("x", now);
     assert_eq!(n.state(), NodeState::Standby);
+}
+
+#[test]
+fn an_active_gives_its_snapshot_to_a_partner_only_when_it_stopped_being_active() {
+    let now = Instant::now();
+    let mut n = standby_synced(5, now);
+    n.handle_proposal("hold time passed", now);
+    assert!(!drain(&mut n).contains(&Command::SendSnapshot), "the old active may be dead: nothing waits for it");
+    n.handle_state(Role::Standby, Epoch(6), false, now);
+    assert!(drain(&mut n).contains(&Command::SendSnapshot));
+    n.handle_state(Role::Standby, Epoch(6), true, now);
+    assert!(!drain(&mut n).contains(&Command::SendSnapshot), "once per session");
 }

@@ -47,6 +47,8 @@ pub enum LeaseAction {
 #[derive(Clone, Debug)]
 pub struct Lease {
     policy: LeasePolicy,
+    /// Numbers up to and including this one are not this node's.
+    lo: u64,
     /// Numbers up to and including this one are this node's own.
     hi: u64,
     /// Asked for and not yet acknowledged.
@@ -65,12 +67,22 @@ impl Lease {
     /// A lease for a new SA: nothing used. `hi` is the first range to ask for.
     pub fn new(policy: LeasePolicy) -> Self {
         let hi = policy.fixed.unwrap_or(LEASE_MIN * 4);
-        Self { policy, hi, asked: None, competitor: false, contact: false, used: 0, measured: None, rate_pps: 0.0, rekey_asked: false }
+        Self { policy, lo: 0, hi, asked: None, competitor: false, contact: false, used: 0, measured: None, rate_pps: 0.0, rekey_asked: false }
     }
 
     /// A lease taken over or adopted: `used` is the last number that may have been sent, `hi` the end of the range.
     pub fn resume(policy: LeasePolicy, used: u64, hi: u64) -> Self {
-        Self { used, hi: hi.max(used), ..Self::new(policy) }
+        Self { lo: used, used, hi: hi.max(used), ..Self::new(policy) }
+    }
+
+    /// How it is sized.
+    pub fn policy(&self) -> LeasePolicy {
+        self.policy
+    }
+
+    /// Start of this node's range: the first number it may send is the next one.
+    pub fn lo(&self) -> u64 {
+        self.lo
     }
 
     /// End of the reserved range.
