@@ -81,7 +81,6 @@ fn filter(level: &str, on: &BTreeSet<DebugTopic>) -> Result<EnvFilter, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

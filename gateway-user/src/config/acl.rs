@@ -218,7 +218,6 @@ pub(super) fn flows(lines: &[Word], report: &mut Report) -> Vec<Flow> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

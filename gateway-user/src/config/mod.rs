@@ -25,7 +25,6 @@ pub use report::{ConfigError, nearest};
 pub use values::{encr_word, integ_word};
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
 use decode::Decode;

@@ -76,7 +76,6 @@ fn addresses(a: &Config, b: &Config, out: &mut Vec<String>) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -222,7 +222,6 @@ const fn flag(on: bool) -> f64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::id::Epoch;

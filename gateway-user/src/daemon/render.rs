@@ -5,7 +5,6 @@ mod ipsec;
 mod node;
 mod policy;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
 use super::views::{DigestView, StateSource};
