@@ -1,1 +1,3 @@
 //! Helpers of the tests: simulated pair, packet builder, lab pieces.
+
+pub mod lab;

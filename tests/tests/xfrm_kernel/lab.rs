@@ -2,8 +2,8 @@
 
 use gateway_user::crypto::{CipherAlg, IntegAlg, Secret};
 use gateway_user::id::Spi;
-use gateway_user::ports::{Direction, FlowPolicy, SaInstall, SaUsed, XfrmEvent};
 use gateway_user::netlink::xfrm::XfrmEvents;
+use gateway_user::ports::{Direction, FlowPolicy, SaInstall, SaUsed, XfrmEvent};
 use gateway_user::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -56,10 +56,9 @@ impl Lab {
             run(&format!("ip netns add {ns}"));
         }
         run(&format!("ip link add {0} netns {0} type veth peer name {1} netns {1}", lab.a, lab.b));
-        for (ns, outer, inner, other, via) in [
-            (&lab.a, "192.0.2.1", "10.1.0.1", "10.2.0.0/16", "192.0.2.2"),
-            (&lab.b, "192.0.2.2", "10.2.0.1", "10.1.0.0/16", "192.0.2.1"),
-        ] {
+        for (ns, outer, inner, other, via) in
+            [(&lab.a, "192.0.2.1", "10.1.0.1", "10.2.0.0/16", "192.0.2.2"), (&lab.b, "192.0.2.2", "10.2.0.1", "10.1.0.0/16", "192.0.2.1")]
+        {
             run(&format!("ip -n {ns} link set lo up"));
             run(&format!("ip -n {ns} link set {ns} up"));
             run(&format!("ip -n {ns} addr add {outer}/24 dev {ns}"));

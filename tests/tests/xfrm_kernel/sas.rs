@@ -30,7 +30,17 @@ fn every_algorithm_installs_in_both_modes() {
                 let (spi_in, spi_out) = (Spi(0x8000_1000 + n), Spi(0x9000_1000 + n));
                 let window = [0, 32, 64, 1000, 4096][n as usize % 5];
                 let (keys_in, keys_out) = (keys(0x11), keys(0x77));
-                children.push(ChildSa { mode, encr, integ: Some(integ), spi_in, spi_out, keys_in, keys_out, replay_window: window, ..child() });
+                children.push(ChildSa {
+                    mode,
+                    encr,
+                    integ: Some(integ),
+                    spi_in,
+                    spi_out,
+                    keys_in,
+                    keys_out,
+                    replay_window: window,
+                    ..child()
+                });
             }
         }
     }

@@ -127,7 +127,8 @@ fn takeover_numbers_hold() {
 #[test]
 fn a_byte_limit_counts_what_the_other_node_used() {
     let Some(_turn) = enter() else { return };
-    let limited = ChildSa { lifetime: Lifetime { seconds: 3600, kilobytes: 10 }, soft: Lifetime { seconds: 3000, kilobytes: 9 }, ..child() };
+    let limited =
+        ChildSa { lifetime: Lifetime { seconds: 3600, kilobytes: 10 }, soft: Lifetime { seconds: 3000, kilobytes: 9 }, ..child() };
     let mut p = Pair::new("nltk", limited);
     let mut events = Events::open(&p.lab.a);
     all_ok(p.b.install(&both(&p.child_b)));

@@ -1,0 +1,241 @@
+//! The main job, end to end: a tunnel that outlives its gateway.
+
+use super::bench::{Bench, same_sas};
+use super::gateways::{Gateways, HELLO_MS, HOLD_MS};
+use super::jitter::Jitter;
+use super::peer::{Settings, StrongSwan, Suite, refused, xfrm_stat};
+use super::report::{Checks, Event, JitterReport, Report};
+use super::topology::{Node, PEER, PEER_IKE};
+use super::traffic::Way;
+use super::{analysis, sys};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Both nodes agree on their roles within this time.
+const SETTLE_LIMIT: Duration = Duration::from_secs(40);
+/// Traffic is back within this time after any event.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+/// Traffic is watched for at least this long after an event began, ms.
+const WATCH_MS: u64 = 2500;
+/// Traffic counted before an event begins, ms.
+const LEAD_MS: u64 = 200;
+/// Slow packets that start the tunnel from the gateway's side, per second.
+const WAKE_PPS: u32 = 10;
+
+/// Who starts the tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Initiator {
+    /// The remote peer.
+    Peer,
+    /// The gateway, because a packet of the inside host wants to go there.
+    Gateway,
+}
+
+impl Initiator {
+    /// Name on the command line and in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// What to run.
+pub struct Options {
+    /// Folder for logs, captures, manifests.
+    pub dir: PathBuf,
+    /// The `gateway` binary.
+    pub gateway: PathBuf,
+    /// Folder of the example manifests.
+    pub examples: PathBuf,
+    /// Algorithms.
+    pub suite: Suite,
+    /// Who starts the tunnel.
+    pub initiator: Initiator,
+    /// Where this runs, for the report.
+    pub kernel: String,
+}
+
+/// Runs the scenario once; the report is complete even when something failed half-way.
+pub fn run(options: &Options) -> Report {
+    let mut report = Report {
+        suite: options.suite.name().to_owned(),
+        algorithms: options.suite.title().to_owned(),
+        initiator: options.initiator.name().to_owned(),
+        kernel: options.kernel.clone(),
+        hello_hold_ms: [HELLO_MS, HOLD_MS],
+        ..Report::default()
+    };
+    if let Err(error) = stage(options, &mut report) {
+        report.error = Some(format!("{error:#}"));
+    }
+    report.judge();
+    report
+}
+
+fn stage(options: &Options, report: &mut Report) -> Result<()> {
+    println!("- namespaces, bridges, captures in {}", options.dir.display());
+    let bench = Bench::start(&options.dir)?;
+    let gateways = Gateways::prepare(&options.gateway, &options.examples, options.suite, &options.dir)?;
+    let peer = StrongSwan::start(&Settings::peer(options.suite, &gateways.psk), &options.dir)?;
+    let jitter = Jitter::start();
+    let mut lab = Lab { bench, peer, gateways, active: Node::A };
+    let outcome = lab.play(options.initiator, report);
+    let lateness = jitter.finish();
+    for event in &mut report.events {
+        event.jitter_ms = lateness.worst_ms(event.at_ns, event.recovered_ns);
+    }
+    report.jitter = JitterReport {
+        p50_ms: lateness.quantile_ms(500),
+        p99_ms: lateness.quantile_ms(990),
+        p999_ms: lateness.quantile_ms(999),
+        max_ms: lateness.quantile_ms(1000),
+    };
+    lab.bench.conclude(report);
+    outcome
+}
+
+struct Lab {
+    bench: Bench,
+    peer: StrongSwan,
+    gateways: Gateways,
+    active: Node,
+}
+
+impl Lab {
+    fn play(&mut self, initiator: Initiator, report: &mut Report) -> Result<()> {
+        for node in Node::BOTH {
+            self.gateways.start(node)?;
+        }
+        self.active = self.gateways.wait_settled(SETTLE_LIMIT)?;
+        println!("- both gateways run, {} is active", self.active.name());
+        let begin = Instant::now();
+        match initiator {
+            Initiator::Peer => {
+                self.peer.initiate()?;
+                self.bench.traffic.set_rate(WAKE_PPS);
+            }
+            Initiator::Gateway => self.bench.traffic.one_way(Way::Out, WAKE_PPS),
+        }
+        self.bench.wait_received(Way::Out, RECOVERY_LIMIT).context("bringing the tunnel up")?;
+        report.tunnel_up_ms = begin.elapsed().as_secs_f64() * 1e3;
+        self.bench.traffic.set_rate(WAKE_PPS);
+        self.bench.wait_received(Way::In, RECOVERY_LIMIT)?;
+        println!("- tunnel up in {:.0} ms, started by the {}", report.tunnel_up_ms, initiator.name());
+        self.bench.start_tcp()?;
+        report.rate_pps = self.bench.calibrate()?;
+        println!("- UDP {} packets/s each way and a TCP transfer", report.rate_pps);
+        report.baseline = self.bench.measure(|_| {
+            sys::sleep_ms(3000);
+            Ok(())
+        })?;
+        self.active = self.gateways.wait_settled(SETTLE_LIMIT)?;
+        report.checks_before = self.checks(false)?;
+        self.events(report)
+    }
+
+    fn events(&mut self, report: &mut Report) -> Result<()> {
+        let lost = self.active;
+        let event = self.event("power_loss", format!("power loss of {}", lost.name()), |lab| {
+            lab.bench.topology.cut(lost)?;
+            lab.gateways.kill(lost)
+        })?;
+        self.after(event, true, report)?;
+
+        let event = self.event("return", format!("return of {}", lost.name()), |lab| {
+            let _ = std::fs::remove_dir_all(Gateways::pin_dir(lost));
+            lab.bench.topology.reboot(lost)?;
+            lab.gateways.start(lost)
+        })?;
+        self.after(event, false, report)?;
+
+        let from = self.active;
+        let event = self.event("switchover", format!("planned switchover from {} to {}", from.name(), from.other().name()), |lab| {
+            lab.gateways.command(from, &["switchover"]).map(drop)
+        })?;
+        self.after(event, false, report)?;
+
+        let victim = self.active;
+        let event = self.event("daemon_crash", format!("SIGKILL of the daemon of {} and restart", victim.name()), |lab| {
+            lab.gateways.kill(victim)?;
+            lab.gateways.start(victim)
+        })?;
+        self.after(event, false, report)
+    }
+
+    /// Makes something happen and watches traffic, peer and roles until everything is calm again.
+    fn event(&mut self, name: &'static str, title: String, action: impl FnOnce(&mut Self) -> Result<()>) -> Result<Event> {
+        println!("- {title}");
+        self.gateways.check_alive()?;
+        self.bench.wait_flowing(RECOVERY_LIMIT)?;
+        let before = self.active;
+        let (sas, stat, mark) = (self.peer.sas()?, xfrm_stat(PEER)?, self.peer.mark());
+        sys::sleep_ms(2 * LEAD_MS);
+        let at_ns = sys::now_ns();
+        action(self)?;
+        sys::sleep_ms(WATCH_MS);
+        self.bench.wait_flowing(RECOVERY_LIMIT).with_context(|| format!("after {title}"))?;
+        let recovered_ns = sys::now_ns();
+        self.active = self.gateways.wait_settled(SETTLE_LIMIT).with_context(|| format!("after {title}"))?;
+        sys::sleep_ms(LEAD_MS);
+        let until_ns = sys::now_ns();
+        sys::sleep_ms(400);
+        let initial_contact = self.peer.log_since(mark).iter().filter(|l| l.contains("parsed") && l.contains("INITIAL_CONTACT")).count();
+        let event = Event {
+            name,
+            title,
+            at_ns,
+            recovered_ns,
+            until_ns,
+            active: [before.name(), self.active.name()],
+            traffic: self.bench.traffic_between(at_ns.saturating_sub(LEAD_MS * 1_000_000), until_ns),
+            jitter_ms: 0.0,
+            peer_refused: refused(&stat, &xfrm_stat(PEER)?),
+            ike: analysis::Ike::default(),
+            initial_contact,
+            sas_kept: same_sas(&sas, &self.peer.sas()?),
+            stages: if before == self.active { None } else { self.gateways.takeover_stages(self.active) },
+            checks: Vec::new(),
+        };
+        println!(
+            "  blackout in {:.1} / out {:.1} ms, lost in {} / out {}, {} is active",
+            event.traffic.inbound.blackout_ms,
+            event.traffic.outbound.blackout_ms,
+            event.traffic.inbound.lost,
+            event.traffic.outbound.lost,
+            event.active[1]
+        );
+        Ok(event)
+    }
+
+    fn after(&mut self, mut event: Event, with_phase_1: bool, report: &mut Report) -> Result<()> {
+        let checks = self.checks(with_phase_1);
+        // The event's own numbers are reported even when a check could not be made.
+        if let Ok(checks) = &checks {
+            event.checks.clone_from(checks);
+        }
+        report.events.push(event);
+        checks.map(drop)
+    }
+
+    fn checks(&mut self, with_phase_1: bool) -> Result<Checks> {
+        let mut checks: Checks = Vec::new();
+        if with_phase_1 {
+            checks.push(self.bench.check_ike_rekey(&self.peer)?);
+        }
+        let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
+        checks.push(("peer_rekey", self.bench.check_rekey(peer, || peer.rekey_child())?));
+        let address = PEER_IKE.to_string();
+        let by_gateway = || gateways.command(active, &["rekey", "ipsec", "peer", &address]).map(drop);
+        checks.push(("gateway_rekey", self.bench.check_rekey(peer, by_gateway)?));
+        checks.push(("dpd", self.bench.check_dpd(peer)?));
+        let text: Vec<String> = checks
+            .iter()
+            .map(|(name, c)| format!("{name} {} ({:.0} ms)", if c.ok { "ok" } else { c.detail.as_str() }, c.took_ms))
+            .collect();
+        println!("  {}", text.join(", "));
+        Ok(checks)
+    }
+}

@@ -1,0 +1,170 @@
+//! `cargo xtask demo`: the main job, once with today's algorithms and once with the guide's.
+
+use crate::guest::{self, JobCommand, Kernel};
+use crate::host::{cargo, run as run_command, say, target};
+use crate::{GuestChoice, lab_binary, setup};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One scenario, calibration, four events and their checks, ends within this many seconds.
+const SCENARIO_LIMIT_S: u64 = 420;
+const SELFTEST_LIMIT_S: u64 = 240;
+
+/// Options of the demo.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Kernel to run the lab on.
+    #[arg(long, value_enum, default_value = "auto")]
+    guest: GuestChoice,
+    /// Algorithms: today's, the guide's, or a run with each.
+    #[arg(long, value_enum, default_value = "both")]
+    suite: Suite,
+    /// Who starts the tunnel. `both`: the peer in the first run, the gateway in the second.
+    #[arg(long, value_enum, default_value = "both")]
+    initiator: Initiator,
+    /// Write the JSON lines here, too.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Suite {
+    Default,
+    Guide,
+    Both,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Initiator {
+    Peer,
+    Gateway,
+    Both,
+}
+
+/// One run: suite and initiator by their names.
+type Run = (&'static str, &'static str);
+
+impl Options {
+    /// What `cargo xtask test` runs.
+    pub fn all(guest: GuestChoice) -> Self {
+        Self { guest, suite: Suite::Both, initiator: Initiator::Both, json: None }
+    }
+
+    fn runs(&self) -> Vec<Run> {
+        let suites: &[&'static str] = match self.suite {
+            Suite::Default => &["default"],
+            Suite::Guide => &["guide"],
+            Suite::Both => &["default", "guide"],
+        };
+        match (self.initiator, suites) {
+            (Initiator::Peer, _) => suites.iter().map(|s| (*s, "peer")).collect(),
+            (Initiator::Gateway, _) => suites.iter().map(|s| (*s, "gateway")).collect(),
+            (Initiator::Both, [one]) => vec![(*one, "peer"), (*one, "gateway")],
+            (Initiator::Both, _) => suites.iter().copied().zip(["peer", "gateway"]).collect(),
+        }
+    }
+}
+
+/// Sets everything up and runs; true when every promise of every run holds.
+pub fn run(root: &Path, options: &Options) -> Result<bool> {
+    setup::toolchain(root)?;
+    let kernel = setup::lab(root, options.guest)?;
+    build(root)?;
+    let mut json = String::new();
+    let mut ok = true;
+    for (suite, initiator) in options.runs() {
+        let (passed, line) = scenario(root, &kernel, suite, initiator)?;
+        ok &= passed;
+        println!("{line}");
+        json += &line;
+        json.push('\n');
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, json).with_context(|| file.display().to_string())?;
+    }
+    Ok(ok)
+}
+
+/// Builds what an operator would run, and the lab around it.
+pub fn build(root: &Path) -> Result<()> {
+    say("building the release binaries");
+    run_command(cargo(root).args(["build", "--release", "--quiet", "-p", "gateway-user", "-p", "gateway-tests", "--bins"]))
+}
+
+fn scenario(root: &Path, kernel: &Kernel, suite: &str, initiator: &str) -> Result<(bool, String)> {
+    let dir = guest::run_dir(root, &format!("{suite}-{initiator}"))?;
+    say(&format!("scenario {suite}, started by the {initiator}, {}; files in {}", kernel.title(), dir.display()));
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let argv = [
+        text(lab_binary(root)),
+        "scenario".into(),
+        "--dir".into(),
+        text(dir.clone()),
+        "--gateway".into(),
+        text(target(root).join("release/gateway")),
+        "--examples".into(),
+        text(root.join("config")),
+        "--suite".into(),
+        suite.into(),
+        "--initiator".into(),
+        initiator.into(),
+        "--kernel".into(),
+        kernel.title().into(),
+    ];
+    let command = JobCommand {
+        name: format!("{suite}-{initiator}"),
+        argv: argv.into(),
+        env: vec![],
+        cwd: dir.clone(),
+        timeout_s: limit(kernel, SCENARIO_LIMIT_S),
+    };
+    let results = guest::run(root, kernel.clone(), &dir, vec![command], &mut print_line)?;
+    let file = dir.join("report.json");
+    let line = std::fs::read_to_string(&file).with_context(|| format!("no report: {}", file.display()))?;
+    Ok((results.iter().all(guest::JobResult::ok), line.trim_end().to_owned()))
+}
+
+/// The lab against faults made on purpose; true when it found every one.
+pub fn selftest(root: &Path, choice: GuestChoice) -> Result<bool> {
+    let kernel = setup::lab(root, choice)?;
+    say("building the lab");
+    run_command(cargo(root).args(["build", "--release", "--quiet", "-p", "gateway-tests", "--bins"]))?;
+    Ok(selftest_on(root, &kernel, &mut print_line)?.iter().all(guest::JobResult::ok))
+}
+
+/// The self-test on a kernel that is ready.
+pub fn selftest_on(root: &Path, kernel: &Kernel, line: &mut dyn FnMut(&str)) -> Result<Vec<guest::JobResult>> {
+    let dir = guest::run_dir(root, "selftest")?;
+    let argv = vec![lab_binary(root).to_string_lossy().into_owned(), "selftest".into(), "--dir".into(), dir.to_string_lossy().into_owned()];
+    let command =
+        JobCommand { name: "lab self-test".into(), argv, env: vec![], cwd: dir.clone(), timeout_s: limit(kernel, SELFTEST_LIMIT_S) };
+    guest::run(root, kernel.clone(), &dir, vec![command], line)
+}
+
+/// QEMU without KVM is about ten times slower.
+pub fn limit(kernel: &Kernel, seconds: u64) -> u64 {
+    match kernel {
+        Kernel::Machine | Kernel::Uml => seconds,
+        Kernel::Qemu => 4 * seconds,
+    }
+}
+
+/// A line of the lab, at once even into a pipe.
+fn print_line(line: &str) {
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_means_each_suite_once_and_each_initiator_once() {
+        assert_eq!(Options::all(GuestChoice::Auto).runs(), [("default", "peer"), ("guide", "gateway")]);
+        let one = Options { suite: Suite::Guide, ..Options::all(GuestChoice::Auto) };
+        assert_eq!(one.runs(), [("guide", "peer"), ("guide", "gateway")]);
+    }
+}

@@ -1,0 +1,202 @@
+//! `cargo xtask test`: everything that must hold, and one plain count at the end.
+
+use crate::guest::{self, JobCommand, Kernel};
+use crate::host::{cargo, say};
+use crate::{GuestChoice, demo, setup, tidy};
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// One test binary in the guest ends within this many seconds.
+const BINARY_LIMIT_S: u64 = 180;
+
+/// Tests so far.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// Parts that did not hold, by name.
+    broken: Vec<String>,
+}
+
+impl Tally {
+    /// Counts the result line of a test binary.
+    fn line(&mut self, line: &str) {
+        let Some(rest) = line.trim_start().strip_prefix("test result: ") else { return };
+        let number = |word: &str| -> u64 {
+            rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(word)).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+        };
+        self.passed += number(" passed");
+        self.failed += number(" failed");
+        self.ignored += number(" ignored");
+    }
+
+    /// Counts a part that is one test by itself.
+    fn part(&mut self, name: &str, ok: bool) {
+        if ok {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+            self.broken.push(name.to_owned());
+        }
+    }
+
+    /// A part whose tests counted themselves.
+    fn counted(&mut self, name: &str, ok: bool, failed_before: u64) {
+        if !ok {
+            self.broken.push(name.to_owned());
+            // A part that broke without a failed test (it did not build, it crashed) is a failure nevertheless.
+            if self.failed == failed_before {
+                self.failed += 1;
+            }
+        }
+    }
+
+    fn ok(&self) -> bool {
+        self.failed == 0 && self.broken.is_empty() && self.passed > 0
+    }
+
+    fn summary(&self) -> String {
+        let word = if self.ok() { "ok" } else { "FAILED" };
+        format!("test result: {word}. {} passed; {} failed; {} ignored", self.passed, self.failed, self.ignored)
+    }
+}
+
+/// Runs everything; true when all of it holds.
+pub fn run(root: &Path, choice: GuestChoice) -> Result<bool> {
+    let mut tally = Tally::default();
+    setup::toolchain(root)?;
+    let kernel = setup::lab(root, choice)?;
+    say("formatting");
+    tally.part("formatting (cargo fmt --all)", status(cargo(root).args(["fmt", "--all", "--", "--check", "-l"])));
+    say("layers and file lengths");
+    tally.part("tidy", tidy::run(root)?);
+    say("unit, property, known-answer, simulated-pair and XDP test-run tests");
+    let before = tally.failed;
+    let ok = counted(cargo(root).args(["test", "--workspace", "--exclude", "gateway-ebpf", "--no-fail-fast"]), &mut tally)?;
+    tally.counted("cargo test", ok, before);
+    demo::build(root)?;
+    kernel_tests(root, &kernel, &mut tally)?;
+    say("the lab against faults made on purpose");
+    let results = demo::selftest_on(root, &kernel, &mut |line| println!("{line}"));
+    tally.part("lab self-test", results.is_ok_and(|r| r.iter().all(guest::JobResult::ok)));
+    say("the demo as a test");
+    let demo = demo::run(root, &demo::Options::all(choice));
+    if let Err(error) = &demo {
+        println!("demo: {error:#}");
+    }
+    tally.part("demo", demo.is_ok_and(|ok| ok));
+    for name in &tally.broken {
+        println!("FAILED part: {name}");
+    }
+    println!("{}", tally.summary());
+    Ok(tally.ok())
+}
+
+/// The integration tests of the tests crate once more, where the kernel has ESP.
+fn kernel_tests(root: &Path, kernel: &Kernel, tally: &mut Tally) -> Result<()> {
+    let binaries = test_binaries(root)?;
+    if binaries.is_empty() {
+        return Ok(());
+    }
+    say(&format!("kernel tests {}", kernel.title()));
+    let dir = guest::run_dir(root, "kernel-tests")?;
+    let commands = binaries
+        .iter()
+        .map(|(name, path)| JobCommand {
+            name: name.clone(),
+            argv: vec![path.to_string_lossy().into_owned(), "--test-threads=1".into()],
+            env: vec![("GATEWAY_LAB".into(), "1".into()), ("RUST_BACKTRACE".into(), "1".into())],
+            cwd: root.join("tests"),
+            timeout_s: demo::limit(kernel, BINARY_LIMIT_S),
+        })
+        .collect();
+    let before = tally.failed;
+    let results = guest::run(root, kernel.clone(), &dir, commands, &mut |line| {
+        println!("{line}");
+        tally.line(line);
+    });
+    match results {
+        Ok(results) => {
+            for r in results.iter().filter(|r| !r.ok()) {
+                tally.counted(&format!("kernel tests {}", r.name), false, before);
+            }
+        }
+        Err(error) => {
+            println!("kernel tests: {error:#}");
+            tally.counted("kernel tests", false, before);
+        }
+    }
+    Ok(())
+}
+
+/// Integration test binaries of the tests crate: name and path.
+fn test_binaries(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let out = cargo(root)
+        .args(["test", "-p", "gateway-tests", "--no-run", "--message-format=json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo test --no-run")?;
+    anyhow::ensure!(out.status.success(), "the tests do not build");
+    Ok(binaries_in(&String::from_utf8_lossy(&out.stdout)))
+}
+
+fn binaries_in(json_lines: &str) -> Vec<(String, PathBuf)> {
+    json_lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|m| m["reason"] == "compiler-artifact" && m["target"]["kind"][0] == "test" && m["profile"]["test"] == true)
+        .filter_map(|m| Some((m["target"]["name"].as_str()?.to_owned(), m["executable"].as_str()?.into())))
+        .collect()
+}
+
+fn status(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// Runs a test command, passes its output on and counts its results.
+fn counted(command: &mut Command, tally: &mut Tally) -> Result<bool> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo test")?;
+    for line in BufReader::new(child.stdout.take().context("pipe")?).lines() {
+        let line = line?;
+        tally.line(&line);
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+    Ok(child.wait()?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_add_up() {
+        let mut tally = Tally::default();
+        tally.line("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.50s");
+        tally.line("test foo ... ok");
+        tally.line("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (15, 2, 1));
+        assert_eq!(tally.summary(), "test result: FAILED. 15 passed; 2 failed; 1 ignored");
+    }
+
+    #[test]
+    fn a_part_that_broke_without_a_failed_test_fails_all() {
+        let mut tally = Tally { passed: 5, ..Tally::default() };
+        tally.counted("cargo test", false, 0);
+        assert!(!tally.ok());
+        assert_eq!(tally.failed, 1);
+        let nothing = Tally::default();
+        assert!(!nothing.ok(), "no test at all is no success");
+    }
+
+    #[test]
+    fn integration_binaries_are_found_among_cargos_messages() {
+        let text = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"gateway_tests"},"profile":{"test":true},"executable":"/t/lib"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"xfrm_kernel"},"profile":{"test":true},"executable":"/t/xfrm"}
+not json"#;
+        assert_eq!(binaries_in(text), [("xfrm_kernel".to_owned(), PathBuf::from("/t/xfrm"))]);
+    }
+}
