@@ -85,10 +85,10 @@ impl DataplaneAdapter {
         this.write_vips()?;
         for (name, outside) in devices {
             let ifindex = attach::ifindex(name)?;
-            attach::tc(this.tc_program(Program::Guard)?, name, TcAttachType::Egress)?;
-            attach::tc(this.tc_program(Program::Shunt)?, name, TcAttachType::Ingress)?;
+            attach::tc(tc(&mut this.ebpf, Program::Guard)?, name, TcAttachType::Egress)?;
+            attach::tc(tc(&mut this.ebpf, Program::Shunt)?, name, TcAttachType::Ingress)?;
             let mode = if *outside {
-                attach::xdp(this.xdp_program()?, &dir, name, ifindex, config.xdp)?
+                attach::xdp(xdp(&mut this.ebpf)?, &dir, name, ifindex, config.xdp)?
             } else {
                 attach::detach_xdp(&dir, name)?;
                 attach::TC
@@ -174,6 +174,11 @@ impl DataplaneAdapter {
             }
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| failed("load", "eBPF object", e))?;
+        // The programs' code names the maps by descriptor, so they are loaded while all of them are open.
+        xdp(&mut ebpf)?.load().map_err(|e| failed("load program", Program::Classify.name(), e))?;
+        for program in [Program::Shunt, Program::Guard] {
+            tc(&mut ebpf, program)?.load().map_err(|e| failed("load program", program.name(), e))?;
+        }
         let name = |what: &'static str| move |e| failed("open map", what, e);
         let mut meta =
             Array::<_, Meta>::try_from(take(&mut ebpf, MAP_META)?).map_err(name(MAP_META))?;
@@ -195,7 +200,7 @@ impl DataplaneAdapter {
         let made = Meta { magic: ABI_MAGIC, version: ABI_VERSION, sa_max, reserved: 0 };
         meta.set(0, made, 0).map_err(|e| failed("bpf map update", MAP_META, e))?;
 
-        let mut this = Self {
+        Ok(Self {
             ebpf,
             dir,
             devices: Vec::new(),
@@ -211,24 +216,7 @@ impl DataplaneAdapter {
             outbound,
             adopted: false,
             _log: log,
-        };
-        this.xdp_program()?.load().map_err(|e| failed("load program", Program::Classify.name(), e))?;
-        for program in [Program::Shunt, Program::Guard] {
-            this.tc_program(program)?.load().map_err(|e| failed("load program", program.name(), e))?;
-        }
-        Ok(this)
-    }
-
-    fn xdp_program(&mut self) -> PortResult<&mut Xdp> {
-        let name = Program::Classify.name();
-        let program = self.ebpf.program_mut(name).ok_or_else(|| refused("load program", name, "not in the object"))?;
-        program.try_into().map_err(|e| failed("load program", name, e))
-    }
-
-    fn tc_program(&mut self, program: Program) -> PortResult<&mut SchedClassifier> {
-        let name = program.name();
-        let program = self.ebpf.program_mut(name).ok_or_else(|| refused("load program", name, "not in the object"))?;
-        program.try_into().map_err(|e| failed("load program", name, e))
+        })
     }
 
     fn settings(&self) -> PortResult<Settings> {
@@ -301,6 +289,18 @@ impl DataplaneAdapter {
         }
         if entries == self.device_entries { Ok(()) } else { self.write_devices(entries) }
     }
+}
+
+fn xdp(ebpf: &mut Ebpf) -> PortResult<&mut Xdp> {
+    let name = Program::Classify.name();
+    let program = ebpf.program_mut(name).ok_or_else(|| refused("load program", name, "not in the object"))?;
+    program.try_into().map_err(|e| failed("load program", name, e))
+}
+
+fn tc(ebpf: &mut Ebpf, program: Program) -> PortResult<&mut SchedClassifier> {
+    let name = program.name();
+    let program = ebpf.program_mut(name).ok_or_else(|| refused("load program", name, "not in the object"))?;
+    program.try_into().map_err(|e| failed("load program", name, e))
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> PortResult<Map> {

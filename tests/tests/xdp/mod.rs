@@ -1,0 +1,4 @@
+//! Frames and network namespaces for the data path tests.
+
+pub mod lab;
+pub mod packet;
