@@ -343,7 +343,7 @@ fn tables_are_bounded_and_can_be_refilled() {
     // Protected flows can be taken away again.
     set_role(&mut dp, Role::Active);
     let clear = pk::eth(PEER_MAC, OWN_MAC).ipv4(INSIDE, FAR, 6, &[0; 20]);
-    let mut verdict = |dp: &mut DataplaneAdapter| {
+    let verdict = |dp: &mut DataplaneAdapter| {
         dp.run(RunInput { program: Program::Guard, frame: &clear.0, ifindex: 0, mark: 0, repeat: 1 }).unwrap().verdict
     };
     assert_eq!(verdict(&mut dp), TC_SHOT);
@@ -453,37 +453,58 @@ fn a_restart_adopts_and_strays_reach_the_partner() {
 }
 
 #[test]
-fn generic_and_no_xdp_work_as_well() {
+fn where_there_is_no_native_xdp_tc_does_it_all() {
     let lab = Lab::new("xu");
     let _inside = lab.enter("gw");
     let mut config = DataplaneConfig { sa_max: 64, xdp: XdpMode::Generic, pin_dir: lab.pin_dir(), log: false };
     let devices = [("out0".to_owned(), true)];
+    let fill = |dp: &mut DataplaneAdapter| {
+        dp.set_vips("out0", &[(VIP, 2)]).unwrap();
+        dp.set_partner("out0", Some(Partner { mac: lab.partner_mac() })).unwrap();
+    };
+    let unknown_and_stray = |dp: &mut DataplaneAdapter| {
+        fill(dp);
+        let before = counts(dp);
+        set_role(dp, Role::Active);
+        lab.send("peer", "peer0", &esp_in(9).0);
+        lab.wait(|| counts(dp)[&(PROGRAM_CLASSIFY, "unknown_spi")] == before[&(PROGRAM_CLASSIFY, "unknown_spi")] + 1);
+        set_role(dp, Role::Standby);
+        let mut at_partner = lab.sniff("partner", "par0");
+        lab.send("peer", "peer0", &esp_in(10).0);
+        lab.wait(|| counts(dp)[&(PROGRAM_SHUNT, "redirected")] == before[&(PROGRAM_SHUNT, "redirected")] + 1);
+        let mut expected = esp_in(10).0;
+        expected[..6].copy_from_slice(&lab.partner_mac());
+        expected[6..12].copy_from_slice(&lab.own_mac());
+        assert!(at_partner.saw(&expected));
+    };
     let mut dp = DataplaneAdapter::open(&config, &devices).unwrap();
     assert_eq!(dp.attached(), [("out0".to_owned(), "generic")]);
-    dp.set_vips("out0", &[(VIP, 2)]).unwrap();
-    set_role(&mut dp, Role::Active);
-    lab.send("peer", "peer0", &esp_in(9).0);
-    lab.wait(|| counts(&mut dp)[&(PROGRAM_CLASSIFY, "unknown_spi")] == 1);
-    // From generic to native, then the same again: each once.
-    config.xdp = XdpMode::Native;
-    for _ in 0..2 {
+    unknown_and_stray(&mut dp);
+    // To native, the same again, and back: each time one program, and nothing is counted twice.
+    for (mode, name) in [(XdpMode::Native, "native"), (XdpMode::Auto, "native"), (XdpMode::Generic, "generic")] {
         drop(dp);
+        config.xdp = mode;
         dp = DataplaneAdapter::open(&config, &devices).unwrap();
-        assert_eq!(dp.attached(), [("out0".to_owned(), "native")]);
+        assert!(dp.adopted());
+        assert_eq!(dp.attached(), [("out0".to_owned(), name)]);
+        assert_eq!(lab.has_xdp("out0"), name == "native");
+        unknown_and_stray(&mut dp);
     }
-    // A foreign program holds the device: tc classifies, and says so.
     dp.close_all().unwrap();
-    let foreign = lab.foreign_xdp("out0");
+
+    // Somebody else's program in native mode: tc classifies. In generic mode tc cannot be relied on, so that is refused.
+    let foreign = lab.foreign_xdp("out0", true);
+    config.xdp = XdpMode::Native;
     assert!(DataplaneAdapter::open(&config, &devices).is_err(), "native was asked for");
     config.xdp = XdpMode::Auto;
     let mut dp = DataplaneAdapter::open(&config, &devices).unwrap();
-    assert_eq!(dp.attached(), [("out0".to_owned(), "tc")]);
-    dp.set_vips("out0", &[(VIP, 2)]).unwrap();
-    set_role(&mut dp, Role::Active);
-    lab.send("peer", "peer0", &esp_in(9).0);
-    lab.wait(|| counts(&mut dp)[&(PROGRAM_SHUNT, "classified")] == 1);
+    assert_eq!(dp.attached(), [("out0".to_owned(), "generic")]);
+    unknown_and_stray(&mut dp);
+    drop((foreign, dp));
+    let foreign = lab.foreign_xdp("out0", false);
+    let error = DataplaneAdapter::open(&config, &devices).unwrap_err().to_string();
+    assert!(error.contains("detach it"), "{error}");
     drop(foreign);
-    drop(dp);
     DataplaneAdapter::flush(&config, &[]).unwrap();
-    assert_eq!(lab.filters("out0", "ingress"), 0);
+    assert_eq!((lab.filters("out0", "ingress"), lab.filters("out0", "egress")), (0, 0));
 }

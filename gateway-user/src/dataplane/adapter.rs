@@ -91,9 +91,9 @@ impl DataplaneAdapter {
                 attach::xdp(xdp(&mut this.ebpf)?, &dir, name, ifindex, config.xdp)?
             } else {
                 attach::detach_xdp(&dir, name)?;
-                attach::TC
+                attach::INSIDE
             };
-            let classifies = *outside && mode == attach::TC;
+            let classifies = mode == attach::GENERIC;
             this.change_device(ifindex, |d| {
                 d.flags = d.flags & !DEVICE_SHUNT_CLASSIFIES | if classifies { DEVICE_SHUNT_CLASSIFIES } else { 0 };
             })?;
@@ -114,7 +114,7 @@ impl DataplaneAdapter {
         let mut this = Self::load(None, sa_max, log)?;
         this.devices = devices
             .iter()
-            .map(|&(name, ifindex, _, outside)| Attached { name: name.into(), ifindex, outside, mode: attach::TC })
+            .map(|&(name, ifindex, _, outside)| Attached { name: name.into(), ifindex, outside, mode: attach::INSIDE })
             .collect();
         let entries = devices
             .iter()

@@ -18,54 +18,50 @@ const TC_PRIORITY: u16 = 18_000;
 /// Handle of our filters.
 const TC_HANDLE: TcHandle = TcHandle::new(0, 1);
 
-/// Native XDP.
+/// XDP in the driver.
 pub(super) const NATIVE: &str = "native";
-/// Generic XDP.
+/// No XDP: `shunt` classifies in tc.
+///
+/// XDP's own generic mode is never used. It runs on the same socket buffers as tc, and up to kernel 6.18 at least a buffer it had
+/// to copy reaches tc without its Ethernet header (the copy forgets `mac_len`), so that `shunt` could not recognise a stray.
 pub(super) const GENERIC: &str = "generic";
-/// No XDP: `shunt` classifies.
-pub(super) const TC: &str = "tc";
+/// An inside device: nothing to classify.
+pub(super) const INSIDE: &str = "tc";
 
 /// Pin of a device's link. BPF file systems refuse dots, device names cannot have colons.
-fn pin_path(dir: &Path, mode: &str, device: &str) -> PathBuf {
-    dir.join(format!("xdp_{mode}_{}", device.replace('.', ":")))
+fn pin_path(dir: &Path, device: &str) -> PathBuf {
+    dir.join(format!("xdp_{}", device.replace('.', ":")))
 }
 
 /// Attaches `program` to an outside device; answers the mode.
 pub(super) fn xdp(program: &mut Xdp, dir: &Path, device: &str, ifindex: u32, wanted: Wanted) -> PortResult<&'static str> {
-    let modes: &[&'static str] = match wanted {
-        Wanted::Auto => &[NATIVE, GENERIC],
-        Wanted::Native => &[NATIVE],
-        Wanted::Generic => &[GENERIC],
-    };
-    for mode in [NATIVE, GENERIC] {
-        let path = pin_path(dir, mode, device);
-        if !path.exists() {
-            continue;
-        }
-        // A native link is taken over, and a generic one where that is what was asked for; otherwise native is tried again.
-        if modes.first() == Some(&mode) && replace_xdp(program, &path).is_ok() {
-            return Ok(mode);
+    let path = pin_path(dir, device);
+    if wanted == Wanted::Generic {
+        bpffs::unpin(&path)?;
+        return Ok(GENERIC);
+    }
+    if path.exists() {
+        match replace_xdp(program, &path) {
+            Ok(()) => return Ok(NATIVE),
+            // The link of a device that has been removed and made again.
+            Err(error) => tracing::info!(device, %error, "the predecessor's XDP link cannot be taken over: attaching anew"),
         }
         bpffs::unpin(&path)?;
     }
-    let mut first_error = None;
-    for &mode in modes {
-        match attach_xdp(program, &pin_path(dir, mode, device), device, ifindex, mode) {
-            Ok(()) => {
-                if let Some(error) = first_error {
-                    tracing::warn!(device, %error, "no native XDP on this device: generic XDP is used, which is slower");
-                }
-                return Ok(mode);
-            }
-            Err(error) => first_error = first_error.or(Some(error)),
-        }
-    }
-    let error = first_error.unwrap_or_else(|| refused("XDP", device, "no mode"));
+    let error = match attach_xdp(program, &path, device, ifindex) {
+        Ok(()) => return Ok(NATIVE),
+        Err(error) => error,
+    };
     if wanted == Wanted::Native {
         return Err(PortError { call: "native XDP (dataplane.xdp: native)", ..error });
     }
-    tracing::warn!(device, %error, "no XDP on this device: tc classifies, which is slower");
-    Ok(TC)
+    // The kernel's answer when a generic program is there already.
+    if error.source.raw_os_error() == Some(libc::EEXIST) {
+        let why = "another program is attached to the device in generic XDP mode, which hides packets from tc: detach it";
+        return Err(refused("attach XDP", device, why));
+    }
+    tracing::warn!(device, %error, "no native XDP on this device: tc classifies, which is slower");
+    Ok(GENERIC)
 }
 
 fn replace_xdp(program: &mut Xdp, path: &Path) -> PortResult<()> {
@@ -78,9 +74,8 @@ fn replace_xdp(program: &mut Xdp, path: &Path) -> PortResult<()> {
     Ok(())
 }
 
-fn attach_xdp(program: &mut Xdp, path: &Path, device: &str, ifindex: u32, mode: &str) -> PortResult<()> {
-    let flags = if mode == NATIVE { XdpMode::Driver } else { XdpMode::Skb };
-    let id = program.attach_to_if_index(ifindex, flags).map_err(|e| failed("attach XDP", device, e))?;
+fn attach_xdp(program: &mut Xdp, path: &Path, device: &str, ifindex: u32) -> PortResult<()> {
+    let id = program.attach_to_if_index(ifindex, XdpMode::Driver).map_err(|e| failed("attach XDP", device, e))?;
     let link = program.take_link(id).map_err(|e| failed("take link", device, e))?;
     // An attachment by netlink has no descriptor and cannot be pinned; the failed conversion detaches it.
     let link = FdLink::try_from(link).map_err(|e| failed("XDP link", device, e))?;
@@ -126,10 +121,7 @@ pub(super) fn detach(dir: &Path, device: &str) -> PortResult<()> {
 
 /// Removes the link of a device.
 pub(super) fn detach_xdp(dir: &Path, device: &str) -> PortResult<()> {
-    for mode in [NATIVE, GENERIC] {
-        bpffs::unpin(&pin_path(dir, mode, device))?;
-    }
-    Ok(())
+    bpffs::unpin(&pin_path(dir, device))
 }
 
 /// Index of a device in this network namespace.

@@ -101,6 +101,7 @@ impl Lab {
     }
 
     /// Waits until something is true; fails when it does not come.
+    #[track_caller]
     pub fn wait(&self, mut done: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
         while !done() {
@@ -120,11 +121,12 @@ impl Lab {
     }
 
     /// An XDP program of somebody else on a device of this thread's namespace; gone when dropped.
-    pub fn foreign_xdp(&self, device: &str) -> aya::Ebpf {
+    pub fn foreign_xdp(&self, device: &str, native: bool) -> aya::Ebpf {
         let mut ebpf = aya::EbpfLoader::new().load(gateway_user::dataplane::OBJECT).unwrap();
         let program: &mut aya::programs::Xdp = ebpf.program_mut("classify").unwrap().try_into().unwrap();
         program.load().unwrap();
-        program.attach(device, aya::programs::XdpMode::Skb).unwrap();
+        let mode = if native { aya::programs::XdpMode::Driver } else { aya::programs::XdpMode::Skb };
+        program.attach(device, mode).unwrap();
         ebpf
     }
 }
