@@ -113,6 +113,11 @@ fn foreign_devices_and_wrong_names_are_refused() {
         assert_eq!(error.source.kind(), std::io::ErrorKind::AlreadyExists);
         assert!(links.link("nosuch0").is_err());
         assert!(links.link("../x").is_err());
+        // A cable that is out does not keep the group from being prepared.
+        run(&format!("ip link set {device} down"));
+        links.prepare_vip(&device, GROUP + 1).unwrap();
+        links.add_vip(&device, GROUP + 1, v4("192.0.2.100")).unwrap();
+        assert!(links.has_vip(&device, GROUP + 1, v4("192.0.2.100")).unwrap());
     });
 }
 

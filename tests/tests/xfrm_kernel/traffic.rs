@@ -54,7 +54,7 @@ impl Pair {
 #[test]
 fn a_packet_without_sa_asks_and_does_not_leave() {
     let Some(_turn) = enter() else { return };
-    let p = Pair::new("nlth", child());
+    let mut p = Pair::new("nlth", child());
     let mut events = Events::open(&p.lab.a);
     assert_eq!(p.send(1), 0);
     let Some(XfrmEvent::Acquire(acquire)) = events.wait(Duration::from_secs(3), |e| matches!(e, XfrmEvent::Acquire(_))) else {
@@ -64,6 +64,10 @@ fn a_packet_without_sa_asks_and_does_not_leave() {
     let want = Acquire { peer: ip("192.0.2.2"), reqid: REQID, src: host("10.1.0.1", 5000), dst: host("10.2.0.1", 5001) };
     assert_eq!(acquire, want);
     assert_eq!(p.tap.esp_and_clear(), (0, 0), "nothing on the wire");
+    // The kernel waits 30 seconds for the answer; the SA ends the wait.
+    p.install();
+    assert_eq!(p.send(2), 2);
+    assert_eq!(p.tap.esp_and_clear(), (2, 0));
 }
 
 #[test]
@@ -122,6 +126,51 @@ fn takeover_numbers_hold() {
     p.tap.frames();
     assert_eq!(p.send(3), 0);
     assert_eq!(p.tap.esp_and_clear(), (0, 0), "nothing leaves, in clear or otherwise");
+}
+
+#[test]
+fn a_floor_beneath_live_traffic_is_closed_without_loss() {
+    let Some(_turn) = enter() else { return };
+    let mut p = Pair::new("nltr", child());
+    p.install();
+    let window = p.child_a.replay_window;
+    let out = |replay| {
+        let (spi, dst) = (p.child_a.spi_out, p.child_a.peer);
+        ReplaySet { spi, dst, direction: Direction::Out, replay, window, used: None }
+    };
+    // Numbers 1 to 20 went elsewhere; 21 to 30 arrive here; then the final count of the other node comes: 20.
+    all_ok(p.a.set_replay(&[out(20)]));
+    let held = p.b.replay(p.child_b.spi_in, p.child_b.local).unwrap();
+    assert_eq!((held.seq, held.bits), (0, 0));
+    assert_eq!(exchange(&p.from, &p.to, 10), 10);
+    let floor = ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 20, window, used: None };
+    all_ok(p.b.set_replay(&[floor]));
+    let held = p.b.replay(p.child_b.spi_in, p.child_b.local).unwrap();
+    assert_eq!((held.seq, held.bits), (30, 30), "1 to 20 closed, 21 to 30 received");
+    // The sender is set up anew and repeats all of them.
+    p.a.remove(p.child_a.spi_out, p.child_a.peer).unwrap();
+    all_ok(p.a.install(&[half(&p.child_a, Direction::Out)]));
+    assert_eq!(p.send(30), 0, "none is taken twice");
+    assert_eq!(p.send(5), 5, "31 to 35");
+    let held = p.b.replay(p.child_b.spi_in, p.child_b.local).unwrap();
+    assert_eq!((held.seq, held.bits), (35, 35));
+}
+
+#[test]
+fn lost_events_are_told() {
+    let Some(_turn) = enter() else { return };
+    let mut p = Pair::new("nlts", child());
+    let mut events = Events::open(&p.lab.a);
+    p.install();
+    // Nobody reads meanwhile; echoes of our own writes fill the queue as well as anything.
+    let window = p.child_a.replay_window;
+    let (spi, dst) = (p.child_a.spi_out, p.child_a.peer);
+    let set = ReplaySet { spi, dst, direction: Direction::Out, replay: 7, window, used: None };
+    all_ok(p.a.set_replay(&vec![set; 40_000]));
+    assert_eq!(events.drain(Duration::from_millis(500)), [XfrmEvent::Overrun], "told once; the echoes themselves are dropped");
+    assert_eq!(p.send(40), 40);
+    let seen = events.wait(Duration::from_secs(3), |e| matches!(e, XfrmEvent::Replay { oseq: 8.., .. }));
+    assert!(seen.is_some(), "and the reader goes on");
 }
 
 #[test]

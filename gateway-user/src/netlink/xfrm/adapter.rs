@@ -1,7 +1,7 @@
 //! [`XfrmAdapter`]: the kernel behind [`Xfrm`].
 
-use super::super::message::Request;
-use super::super::socket::{Family, NetlinkSocket, errno_of};
+use super::super::message::{Attrs, Request};
+use super::super::socket::{BATCH_MESSAGES, Family, NetlinkSocket, errno_of};
 use super::codec::{self, XFRM_MSG_NEWAE, XFRM_MSG_NEWSA, check, half};
 use super::policy;
 use crate::crypto::{CipherAlg, IntegAlg, Secret};
@@ -14,8 +14,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// SAs whose replay numbers are remembered; for others the kernel is asked each time.
-const REMEMBERED_MAX: usize = 1 << 20;
 /// Ends and SPI of the SA that exists for a moment, once per process, to learn the kernel's tick.
 const PROBE_SRC: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 253));
 const PROBE_DST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
@@ -26,36 +24,19 @@ const PROBE_TICKS: u32 = 1_000_000;
 /// Ticks per second of the running kernel: the same for all namespaces and for good.
 static HZ: OnceLock<u32> = OnceLock::new();
 
-type SaKey = (Spi, IpAddr);
-
-/// What was last written to or seen in an SA.
-#[derive(Clone, Copy)]
-struct Remembered {
-    seq: u64,
-    oseq: u64,
-    words: Option<u32>,
-}
-
-impl Remembered {
-    fn number(&self, direction: Direction) -> u64 {
-        match direction {
-            Direction::In => self.seq,
-            Direction::Out => self.oseq,
-        }
-    }
-
-    fn raise(&mut self, direction: Direction, to: u64) {
-        match direction {
-            Direction::In => self.seq = self.seq.max(to),
-            Direction::Out => self.oseq = self.oseq.max(to),
-        }
-    }
+/// An SA just before its replay state is written.
+struct Held {
+    replay: codec::Replay,
+    bitmap: Vec<u32>,
+    bytes: u64,
+    packets: u64,
 }
 
 /// XFRM of the network namespace it was opened in. One request socket; events come over [`super::XfrmEvents`].
+///
+/// It keeps no state: what it has to compare with, it reads from the kernel, so a restarted daemon is as careful as an old one.
 pub struct XfrmAdapter {
     socket: NetlinkSocket,
-    remembered: HashMap<SaKey, Remembered>,
 }
 
 fn fail(call: &'static str, object: impl ToString, source: io::Error) -> PortError {
@@ -79,7 +60,7 @@ impl XfrmAdapter {
     /// Opens the socket in the calling thread's network namespace. Errors: no CAP_NET_ADMIN, no XFRM in the kernel.
     pub fn open() -> PortResult<Self> {
         let socket = NetlinkSocket::open(Family::Xfrm).map_err(|e| fail("socket", "NETLINK_XFRM", e))?;
-        Ok(Self { socket, remembered: HashMap::new() })
+        Ok(Self { socket })
     }
 
     /// Ticks per second, found once with an SA of its own that nobody addresses.
@@ -136,7 +117,7 @@ impl XfrmAdapter {
 
     fn thresholds_of(&mut self, spi: Spi, dst: IpAddr) -> io::Result<(u32, u32)> {
         let mut found = None;
-        self.socket.request(codec::get_thresholds(spi, dst), |kind, body| {
+        self.socket.request(codec::get_ae(spi, dst), |kind, body| {
             if kind == XFRM_MSG_NEWAE {
                 found = codec::thresholds(body);
             }
@@ -161,14 +142,6 @@ impl XfrmAdapter {
         let name = || sa_name(spi, dst);
         asked.map_err(|e| fail("XFRM_MSG_GETSA", name(), e))?;
         found.ok_or_else(|| fail("XFRM_MSG_GETSA", name(), io::ErrorKind::UnexpectedEof.into()))
-    }
-
-    fn remember(&mut self, key: SaKey, seen: Remembered) {
-        if let Some(held) = self.remembered.get_mut(&key) {
-            *held = Remembered { seq: held.seq.max(seen.seq), oseq: held.oseq.max(seen.oseq), words: seen.words };
-        } else if self.remembered.len() < REMEMBERED_MAX {
-            self.remembered.insert(key, seen);
-        }
     }
 
     /// SAs that were there already: equal ones are taken over and their replay numbers raised to what was asked.
@@ -198,9 +171,11 @@ impl XfrmAdapter {
                     Err(fail("XFRM_MSG_NEWSA", name(), io::Error::new(io::ErrorKind::AlreadyExists, other)))
                 }
                 (Ok(()), Some((true, replay))) => {
-                    let held = Remembered { seq: replay.seq, oseq: replay.oseq, words: replay.words };
-                    self.remember((half.spi, half.dst), held);
-                    if held.number(sa.direction) < sa.replay {
+                    let behind_it = match sa.direction {
+                        Direction::In => sa.replay > 0,
+                        Direction::Out => sa.replay > replay.oseq,
+                    };
+                    if behind_it {
                         behind.push(*i);
                     }
                     Ok(())
@@ -220,45 +195,74 @@ impl XfrmAdapter {
         }
     }
 
-    /// Learns the replay numbers of SAs this adapter has not met.
-    fn look_up(&mut self, sets: &[ReplaySet]) {
-        let unknown: Vec<SaKey> = sets.iter().map(|s| (s.spi, s.dst)).filter(|k| !self.remembered.contains_key(k)).collect();
-        let mut found = Vec::new();
-        let asks = unknown.iter().map(|(spi, dst)| codec::get_sa(*spi, *dst));
-        self.socket.pipeline(asks, |n, kind, body| {
-            if kind == XFRM_MSG_NEWSA
-                && let Some(v) = codec::sa_view(body)
-            {
-                found.push((unknown[n], Remembered { seq: v.replay.seq, oseq: v.replay.oseq, words: v.replay.words }));
+    /// Writes the replay state of one batch, against what the kernel holds at this moment.
+    fn write_replay(&mut self, sets: &[ReplaySet]) -> Vec<io::Result<()>> {
+        let mut held: HashMap<(Spi, IpAddr), Held> = HashMap::new();
+        let asks = sets.iter().map(|s| codec::get_ae(s.spi, s.dst));
+        let mut results = self.socket.pipeline(asks, |n, kind, body| {
+            if kind == XFRM_MSG_NEWAE {
+                let attrs = || Attrs::after(body, codec::AEVENT_LEN);
+                let (bytes, packets) = codec::used_of(attrs());
+                let now = Held { replay: codec::replay_of(attrs()), bitmap: codec::bitmap_of(attrs()), bytes, packets };
+                held.insert((sets[n].spi, sets[n].dst), now);
             }
         });
-        for (key, seen) in found {
-            self.remember(key, seen);
-        }
-    }
-
-    /// Checks one replay write against what is known, and notes it.
-    fn admit(&mut self, set: &ReplaySet) -> io::Result<()> {
-        let Some(held) = self.remembered.get_mut(&(set.spi, set.dst)) else {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        };
-        // A write of the other kind, or of another length, would be answered "ok" or EINVAL and change nothing.
-        let words = codec::bitmap_words(set.window);
-        match held.words {
-            None => return Err(invalid("the SA has the legacy replay state: it was not installed by the gateway")),
-            Some(have) if have != words => {
-                return Err(invalid(format!("window {} needs a bitmap of {words} words, the SA has {have}", set.window)));
+        let now_s = unix_s();
+        let mut writes = Vec::new();
+        for (i, set) in sets.iter().enumerate() {
+            if results[i].is_err() {
+                continue;
             }
-            Some(_) => {}
+            let request = match held.get_mut(&(set.spi, set.dst)) {
+                None => Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(held) => replay_request(set, held, now_s),
+            };
+            match request {
+                Ok(request) => writes.push((i, request)),
+                Err(e) => results[i] = Err(e),
+            }
         }
-        let last = held.number(set.direction);
-        let to = u64::from(codec::replay32(set.replay));
-        if to < last {
-            return Err(invalid(format!("replay number would go back from {last} to {to}")));
+        let (targets, requests): (Vec<usize>, Vec<Request>) = writes.into_iter().unzip();
+        for (i, answer) in targets.into_iter().zip(self.socket.pipeline(requests.into_iter(), |_, _, _| ())) {
+            results[i] = answer;
         }
-        held.raise(set.direction, to);
-        Ok(())
+        results
     }
+}
+
+/// The write that brings an SA from `held` to what `set` asks; `held` becomes what it will be then. An outbound number never goes
+/// back. An inbound one is a floor: where the SA has already received beyond it, only what lies at or below is closed.
+fn replay_request(set: &ReplaySet, held: &mut Held, now_s: u64) -> io::Result<Request> {
+    // A write of the other kind, or of another length, would be answered "ok" or EINVAL and change nothing.
+    let words = codec::bitmap_words(set.window);
+    match held.replay.words {
+        None => return Err(invalid("the SA has the legacy replay state: it was not installed by the gateway")),
+        Some(have) if have != words => {
+            return Err(invalid(format!("window {} needs a bitmap of {words} words, the SA has {have}", set.window)));
+        }
+        Some(_) => {}
+    }
+    let mut set = *set;
+    match set.direction {
+        Direction::Out => {
+            let to = u64::from(codec::replay32(set.replay));
+            if to < held.replay.oseq {
+                return Err(invalid(format!("outbound number would go back from {} to {to}", held.replay.oseq)));
+            }
+            held.replay.oseq = to;
+        }
+        Direction::In => {
+            let (seq, bitmap) = codec::merged(held.replay.seq, &held.bitmap, set.window, set.replay);
+            (held.replay.seq, held.bitmap) = (seq, bitmap);
+            set.replay = seq;
+        }
+    }
+    if let Some(used) = &mut set.used {
+        used.bytes = used.bytes.max(held.bytes);
+        used.packets = used.packets.max(held.packets);
+        (held.bytes, held.packets) = (used.bytes, used.packets);
+    }
+    Ok(codec::new_ae(&set, &held.bitmap, now_s))
 }
 
 impl Xfrm for XfrmAdapter {
@@ -282,14 +286,7 @@ impl Xfrm for XfrmAdapter {
         for (i, answer) in fit.iter().zip(answers) {
             let sa = &sas[*i];
             match answer {
-                Ok(()) => {
-                    let half = half(sa);
-                    let mut new = Remembered { seq: 0, oseq: 0, words: Some(codec::bitmap_words(sa.child.replay_window)) };
-                    new.raise(sa.direction, codec::replay32(sa.replay).into());
-                    // A new SA: numbers of an earlier one under the same SPI do not bind it.
-                    self.remembered.remove(&(half.spi, half.dst));
-                    self.remember((half.spi, half.dst), new);
-                }
+                Ok(()) => {}
                 Err(e) if errno_of(&e) == Some(libc::EEXIST) => there.push(*i),
                 Err(e) => results[*i] = Err(fail("XFRM_MSG_NEWSA", name(sa), e)),
             }
@@ -301,7 +298,6 @@ impl Xfrm for XfrmAdapter {
     }
 
     fn remove(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {
-        self.remembered.remove(&(spi, dst));
         match self.socket.request(codec::delete_sa(spi, dst), |_, _| ()) {
             Err(e) if errno_of(&e) != Some(libc::ESRCH) => Err(fail("XFRM_MSG_DELSA", sa_name(spi, dst), e)),
             _ => Ok(()),
@@ -309,18 +305,8 @@ impl Xfrm for XfrmAdapter {
     }
 
     fn set_replay(&mut self, sets: &[ReplaySet]) -> Vec<PortResult<()>> {
-        self.look_up(sets);
-        let mut results: Vec<io::Result<()>> = sets.iter().map(|set| self.admit(set)).collect();
-        let fit: Vec<usize> = (0..sets.len()).filter(|i| results[*i].is_ok()).collect();
-        let now_s = unix_s();
-        let answers = self.socket.pipeline(fit.iter().map(|i| codec::new_ae(&sets[*i], now_s)), |_, _, _| ());
-        for (i, answer) in fit.iter().zip(answers) {
-            if answer.is_err() {
-                // Whatever the kernel holds now has to be read again.
-                self.remembered.remove(&(sets[*i].spi, sets[*i].dst));
-            }
-            results[*i] = answer;
-        }
+        // Read and write lie close together: the SA may be receiving.
+        let results = sets.chunks(BATCH_MESSAGES).flat_map(|batch| self.write_replay(batch)).collect::<Vec<_>>();
         let named = |(set, r): (&ReplaySet, io::Result<()>)| r.map_err(|e| fail("XFRM_MSG_NEWAE", sa_name(set.spi, set.dst), e));
         sets.iter().zip(results).map(named).collect()
     }
@@ -331,31 +317,19 @@ impl Xfrm for XfrmAdapter {
             let view = (kind == XFRM_MSG_NEWSA).then(|| codec::sa_view(body)).flatten()?;
             // SPI 0: the placeholder of a packet that waits for an SA.
             let real = i32::from(view.proto) == libc::IPPROTO_ESP && view.spi.0 != 0 && (view.spi, view.dst) != (PROBE_SPI, PROBE_DST);
-            real.then_some((
-                SaDump {
-                    spi: view.spi,
-                    src: view.src,
-                    dst: view.dst,
-                    reqid: view.reqid,
-                    seq: view.replay.seq,
-                    oseq: view.replay.oseq,
-                    bytes: view.bytes,
-                    packets: view.packets,
-                    age_s: now_s.saturating_sub(view.created_s),
-                },
-                view.replay.words,
-            ))
+            real.then_some(SaDump {
+                spi: view.spi,
+                src: view.src,
+                dst: view.dst,
+                reqid: view.reqid,
+                seq: view.replay.seq,
+                oseq: view.replay.oseq,
+                bytes: view.bytes,
+                packets: view.packets,
+                age_s: now_s.saturating_sub(view.created_s),
+            })
         });
-        let entries = entries.map_err(|e| fail("XFRM_MSG_GETSA", "all SAs", e))?;
-        let before = std::mem::take(&mut self.remembered);
-        for (sa, words) in &entries {
-            let key = (sa.spi, sa.dst);
-            if let Some(held) = before.get(&key) {
-                self.remember(key, *held);
-            }
-            self.remember(key, Remembered { seq: sa.seq, oseq: sa.oseq, words: *words });
-        }
-        Ok(entries.into_iter().map(|(sa, _)| sa).collect())
+        entries.map_err(|e| fail("XFRM_MSG_GETSA", "all SAs", e))
     }
 
     fn sync_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()> {

@@ -4,7 +4,7 @@ use super::super::message::*;
 use super::weak;
 use crate::crypto::{CipherAlg, IntegAlg};
 use crate::id::Spi;
-use crate::ports::{Direction, SaInstall, SaUsed};
+use crate::ports::{Direction, ReplaySet, SaInstall, SaUsed};
 use crate::sad::{EspKeys, Lifetime, Mode};
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
@@ -169,16 +169,20 @@ pub(super) fn put_used(r: &mut Request, used: SaUsed, now_s: u64) {
 /// `XFRMA_REPLAY_ESN_VAL` in the bitmap form. An inbound number above zero comes with an all-ones bitmap: everything at or below
 /// it was either received or is lost, never accepted again.
 pub(super) fn put_replay(r: &mut Request, direction: Direction, number: u64, window: u32) {
+    let fill = if direction == Direction::In && number != 0 { u32::MAX } else { 0 };
+    put_bitmap(r, direction, number, window, &vec![fill; bitmap_words(window) as usize]);
+}
+
+fn put_bitmap(r: &mut Request, direction: Direction, number: u64, window: u32, bitmap: &[u32]) {
     let number = replay32(number);
-    let words = bitmap_words(window);
-    let (oseq, seq, fill) = match direction {
-        Direction::Out => (number, 0, 0),
-        Direction::In => (0, number, if number == 0 { 0 } else { u32::MAX }),
+    let (oseq, seq) = match direction {
+        Direction::Out => (number, 0),
+        Direction::In => (0, number),
     };
     r.attr(XFRMA_REPLAY_ESN_VAL, |r| {
-        r.u32(words).u32(oseq).u32(seq).u32(0).u32(0).u32(window);
-        for _ in 0..words {
-            r.u32(fill);
+        r.u32(bitmap.len() as u32).u32(oseq).u32(seq).u32(0).u32(0).u32(window);
+        for word in bitmap {
+            r.u32(*word);
         }
     });
 }
@@ -259,19 +263,19 @@ fn put_aevent(r: &mut Request, spi: Spi, dst: IpAddr, flags: u32) {
     r.zeros(16).u32(flags).u32(0);
 }
 
-/// XFRM_MSG_NEWAE: writes replay state in the bitmap form, and lifetimes used when given.
-pub fn new_ae(set: &crate::ports::ReplaySet, now_s: u64) -> Request {
+/// XFRM_MSG_NEWAE: writes replay state in the bitmap form, and lifetimes used when given. `bitmap`: see [`merged`].
+pub fn new_ae(set: &ReplaySet, bitmap: &[u32], now_s: u64) -> Request {
     let mut r = Request::new(XFRM_MSG_NEWAE, NLM_F_REPLACE);
     put_aevent(&mut r, set.spi, set.dst, 0);
-    put_replay(&mut r, set.direction, set.replay, set.window);
+    put_bitmap(&mut r, set.direction, set.replay, set.window, bitmap);
     if let Some(used) = set.used {
         r.attr(XFRMA_LTIME_VAL, |r| put_used(r, used, now_s));
     }
     r
 }
 
-/// XFRM_MSG_GETAE asking for the event thresholds.
-pub fn get_thresholds(spi: Spi, dst: IpAddr) -> Request {
+/// XFRM_MSG_GETAE: replay state and event thresholds, without keys.
+pub fn get_ae(spi: Spi, dst: IpAddr) -> Request {
     let mut r = Request::new(XFRM_MSG_GETAE, 0);
     put_aevent(&mut r, spi, dst, AE_THRESHOLDS);
     r
@@ -316,6 +320,31 @@ pub fn replay_of(attrs: Attrs<'_>) -> Replay {
         }
     }
     replay
+}
+
+/// The bitmap words of `XFRMA_REPLAY_ESN_VAL`; empty in the legacy form.
+pub fn bitmap_of(mut attrs: Attrs<'_>) -> Vec<u32> {
+    let value = attrs.find(|(kind, _)| *kind == XFRMA_REPLAY_ESN_VAL).map(|(_, v)| v).unwrap_or_default();
+    let words = value.get(REPLAY_ESN_LEN..).unwrap_or_default().chunks_exact(4);
+    words.map(|w| Fields::new(w, 4).map_or(0, |f| f.u32(0))).collect()
+}
+
+/// Counter and bitmap to write so that an inbound SA at `held`, with `bitmap`, takes nothing at or below `floor` again, goes on
+/// knowing what it has received above, and never goes back. The bit of number n is (n - 1) modulo the window (RFC 6479).
+pub fn merged(held: u64, bitmap: &[u32], window: u32, floor: u64) -> (u64, Vec<u32>) {
+    let (held, floor) = (u64::from(replay32(held)), u64::from(replay32(floor)));
+    if floor >= held {
+        return (floor, vec![if floor == 0 { 0 } else { u32::MAX }; bitmap.len()]);
+    }
+    let mut bitmap = bitmap.to_vec();
+    let oldest = (held + 1).saturating_sub(window.into()).max(1);
+    for number in oldest..=floor {
+        let bit = (number - 1) % u64::from(window.max(1));
+        if let Some(word) = bitmap.get_mut((bit / 32) as usize) {
+            *word |= 1 << (bit % 32);
+        }
+    }
+    (held, bitmap)
 }
 
 /// Bytes and packets from `XFRMA_LTIME_VAL`.

@@ -146,7 +146,7 @@ fn a_replay_write_is_written_byte_by_byte() {
         window: 32,
         used: None,
     };
-    let r = new_ae(&set, 1_000_000);
+    let r = new_ae(&set, &[u32::MAX], 1_000_000);
     let mut want = hex!("c0000201 000000000000000000000000 80010203 0200 32 00").to_vec();
     want.extend([0; 16 + 4 + 4]);
     want.extend(hex!("2000 1700 01000000 00000000 70170000 00000000 00000000 20000000 ffffffff"));
@@ -159,7 +159,46 @@ fn a_replay_write_is_written_byte_by_byte() {
     want.truncate(48);
     want.extend(hex!("2000 1700 01000000 70170000 00000000 00000000 00000000 20000000 00000000"));
     want.extend(hex!("2400 0900 0200000000000000 0000000000000000 3f420f0000000000 0000000000000000"));
-    assert_eq!(new_ae(&set, 1_000_000).body(), want);
+    assert_eq!(new_ae(&set, &[0], 1_000_000).body(), want);
+}
+
+/// What the kernel's check (`xfrm_replay_check_bmp`) says to a number: true = not seen, taken.
+fn takes(seq: u64, bitmap: &[u32], window: u64, number: u64) -> bool {
+    if number > seq {
+        return true;
+    }
+    let bit = (number - 1) % window;
+    seq - number < window && bitmap[bit as usize / 32] >> (bit % 32) & 1 == 0
+}
+
+#[test]
+fn a_floor_closes_what_lies_below_and_keeps_what_was_received_above() {
+    for window in [32u64, 50, 64, 1000] {
+        for (held, floor) in [(0, 0), (0, 7), (7, 7), (7, 90), (90, 7), (90, 89), (5000, 4990), (5000, 100), (40, 0)] {
+            // Every third number was received.
+            let mut bitmap = vec![0; bitmap_words(window as u32) as usize];
+            for n in (1..=held).filter(|n| n % 3 == 0 && held - n < window) {
+                let bit = (n - 1) % window;
+                bitmap[bit as usize / 32] |= 1 << (bit % 32);
+            }
+            let (seq, after) = merged(held, &bitmap, window as u32, floor);
+            assert_eq!(seq, held.max(floor));
+            for n in 1..=held.max(floor) + 3 {
+                let want = n > floor && takes(held, &bitmap, window, n);
+                assert_eq!(takes(seq, &after, window, n), want, "number {n}, window {window}, held {held}, floor {floor}");
+            }
+        }
+    }
+    assert_eq!(merged(0, &[], 0, 5), (5, vec![]));
+    assert_eq!(merged(9, &[0], 0, 5), (9, vec![0]), "no window, no numbers");
+}
+
+#[test]
+fn bitmaps_are_read_back() {
+    let c = child();
+    let r = new_sa(&install(&c, Direction::In, 5), 100, 1);
+    assert_eq!(bitmap_of(Attrs::after(r.body(), SA_INFO_LEN)), [u32::MAX; 2]);
+    assert_eq!(bitmap_of(Attrs::after(r.body(), r.body().len())), [0u32; 0]);
 }
 
 #[test]
@@ -169,7 +208,7 @@ fn ids_and_dumps_are_written_byte_by_byte() {
     assert_eq!((delete_sa(spi, dst).kind(), delete_sa(spi, dst).body()), (0x11, &id[..]));
     assert_eq!((get_sa(spi, dst).kind(), get_sa(spi, dst).body()), (0x12, &id[..]));
     assert_eq!((dump_sas().kind(), dump_sas().body()), (0x12, &hex!("0500 1900 32000000")[..]));
-    let r = get_thresholds(spi, dst);
+    let r = get_ae(spi, dst);
     assert_eq!((r.kind(), r.body().len(), &r.body()[40..44]), (0x1f, 48, &hex!("09000000")[..]));
 }
 
