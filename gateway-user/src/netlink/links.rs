@@ -231,7 +231,6 @@ fn event(kind: u16, body: &[u8]) -> Option<LinkEvent> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

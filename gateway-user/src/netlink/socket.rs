@@ -311,7 +311,6 @@ fn refusal(errno: i32, text: Option<String>) -> io::Error {
 
 #[cfg(test)]
 #[cfg(target_endian = "little")]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use hex_literal::hex;

@@ -1,6 +1,5 @@
 //! Byte tests of the codecs, and of what is decided before the kernel is asked.
 #![cfg(target_endian = "little")]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::super::message::*;
 use super::codec::*;
