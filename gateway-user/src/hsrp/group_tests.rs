@@ -146,6 +146,7 @@ fn a_group_that_is_not_eligible_listens_and_stays_silent() {
     assert_eq!(b.group.state(), State::Speak, "what ended meanwhile counts at once");
     b.group.set_eligible(false, b.now);
     assert_eq!(b.group.state(), State::Listen);
+    assert!(b.group.poll_timeout().is_some_and(|(at, _)| at == b.now + HOLD), "the next timer is no hello");
     b.take_sent();
     b.wait(Duration::from_secs(10));
     assert_eq!(b.take_sent(), [], "no hello timer in Listen");
@@ -308,6 +309,19 @@ fn yielding_remembers_the_winner_and_does_nothing_outside_active() {
     b.group.yield_active(true, b.now);
     assert_eq!(b.group.state(), State::Speak);
     assert_eq!(b.take_sent(), [(Opcode::Hello, State::Speak)]);
+}
+
+#[test]
+fn the_router_that_was_preempted_is_forgotten() {
+    let mut b = Bench::in_state(State::Standby);
+    b.hear(LOWER, Opcode::Hello, State::Active, 99);
+    b.group.grant_active(b.now);
+    b.take_proposals();
+    b.group.yield_active(false, b.now);
+    assert_eq!(b.group.active_router(), None);
+    b.group.set_eligible(false, b.now);
+    b.group.set_eligible(true, b.now);
+    assert_eq!(b.take_proposals(), [""; 0], "nobody is left to preempt");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use crate::rng::Random;
 use p256::elliptic_curve::sec1::ToSec1Point;
 use zeroize::Zeroize;
 
-/// Tries for a scalar below the order. One try fails with probability 2^-32 or less; a generator that fails all of them is broken.
+/// Tries for a scalar below the order. One try fails with probability 2^-32 or less; a generator that fails all of them is
+/// broken.
 const MAX_TRIES: usize = 8;
 
 macro_rules! curve {
