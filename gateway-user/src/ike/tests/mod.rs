@@ -1,6 +1,8 @@
 //! Engines against each other in virtual time, over a network that loses, repeats and reorders.
 
+mod attack;
 mod basic;
 mod dpd;
+mod failover;
 mod net;
 mod rekey;

@@ -32,6 +32,7 @@ impl SpiSource for Spis {
 pub struct Kernel {
     pub child: ChildSa,
     pub outbound: bool,
+    pub retired: bool,
 }
 
 pub struct Node {
@@ -43,6 +44,7 @@ pub struct Node {
     /// Mirror of the `Sync` events, as a standby would hold it.
     pub mirror: BTreeMap<crate::id::IkeSaId, IkeRecord>,
     pub sent: Vec<Vec<u8>>,
+    pub seed: u64,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             events: Vec::new(),
             mirror: BTreeMap::new(),
             sent: Vec::new(),
+            seed,
         }
     }
 
@@ -64,17 +67,20 @@ impl Node {
         while let Some(c) = self.engine.poll_command() {
             match c {
                 IkeCommand::InstallInbound(child) => {
-                    let old = self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: false });
+                    let old = self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: false, retired: false });
                     assert!(old.is_none_or(|o| !o.outbound), "inbound half over a whole pair");
                 }
                 IkeCommand::InstallChild(child) => {
-                    self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: true });
+                    self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: true, retired: false });
                 }
                 IkeCommand::RemoveChild(spi) => {
                     self.kernel.remove(&spi).expect("removes what is there");
                     assert!(self.spis.0.lock().unwrap().remove(&spi));
                 }
-                IkeCommand::RetireOutbound(spi) => self.kernel.get_mut(&spi).expect("retires what is there").outbound = false,
+                IkeCommand::RetireOutbound(spi) => {
+                    let k = self.kernel.get_mut(&spi).expect("retires what is there");
+                    (k.outbound, k.retired) = (false, true);
+                }
                 IkeCommand::ReleaseSpi(spi) => assert!(self.spis.0.lock().unwrap().remove(&spi)),
             }
         }
@@ -90,6 +96,15 @@ impl Node {
                 }
             }
             self.events.push(e);
+        }
+    }
+
+    /// The kernel of a standby: the same pairs, whole ones and inbound halves.
+    pub fn adopt_kernel(&mut self, other: &Self) {
+        for k in other.kernel.values() {
+            self.spis.0.lock().unwrap().insert(k.child.spi_in);
+            let copy = Kernel { child: k.child.clone(), outbound: k.outbound, retired: k.retired };
+            self.kernel.insert(k.child.spi_in, copy);
         }
     }
 

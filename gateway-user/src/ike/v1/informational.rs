@@ -17,7 +17,7 @@ const INITIAL_CONTACT_AGE_MAX: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Sends one payload under an established SA. Gives the datagram, for a repetition.
-    pub(super) fn send_informational(&mut self, handle: Handle, kind: PayloadKind, body: &[u8]) -> Option<Vec<u8>> {
+    pub(in crate::ike) fn send_informational(&mut self, handle: Handle, kind: PayloadKind, body: &[u8]) -> Option<Vec<u8>> {
         let suite = self.suite(handle)?;
         let message_id = self.new_message_id(handle);
         let mut chain = Chain::new();
@@ -95,7 +95,9 @@ impl Engine {
         match delete {
             Delete::Esp(spis) => {
                 for spi in spis {
-                    match self.by_outbound(pair, *spi) {
+                    // Some peers name our SPI when their own half was never installed.
+                    let ours = || Some(*spi).filter(|s| self.children.get(s).is_some_and(|c| c.flow.pair == pair));
+                    match self.by_outbound(pair, *spi).or_else(ours) {
                         Some(spi_in) => self.remove_child(spi_in, "deleted by the peer", false, now),
                         None => self.refuse(from, "delete_unknown", format!("no child pair has outbound SPI {spi}")),
                     }
@@ -160,18 +162,18 @@ impl Engine {
         }
     }
 
-    /// An error that concerns one of our quick modes ends it: by its SPI, or when it is the only one.
+    /// An error that concerns a quick mode ends it: named by either SPI, or the only one that we started.
     fn peer_reports(&mut self, handle: Handle, n: &Notify, now: Instant) {
-        let ours: Vec<_> = self
-            .quicks
-            .range((handle, 0)..=(handle, u32::MAX))
-            .filter(|(_, q)| q.initiator())
-            .map(|((_, message_id), q)| (*message_id, q.spi_in.0.to_be_bytes()))
-            .collect();
-        let named = ours.iter().find(|(_, spi)| n.spi[..] == spi[..]);
-        let only = if ours.len() == 1 && n.protocol != protocol::ISAKMP { ours.first() } else { None };
-        if let Some((message_id, _)) = named.or(only) {
-            self.quick_failed(handle, *message_id, &format!("the peer reports error {}", n.kind), now);
+        let running: Vec<_> = self.quicks.range((handle, 0)..=(handle, u32::MAX)).map(|((_, m), q)| (*m, q)).collect();
+        let spi: Option<[u8; 4]> = n.spi[..].try_into().ok();
+        let named = running.iter().find(|(_, q)| spi.is_some_and(|s| q.is_named(crate::id::Spi(u32::from_be_bytes(s)))));
+        let mut ours = running.iter().filter(|(_, q)| q.initiator());
+        let only = match (ours.next(), ours.next()) {
+            (Some(one), None) if n.protocol != protocol::ISAKMP => Some(one),
+            _ => None,
+        };
+        if let Some(message_id) = named.or(only).map(|(m, _)| *m) {
+            self.quick_failed(handle, message_id, &format!("the peer reports error {}", n.kind), now);
         }
     }
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A replaced ISAKMP SA lives on for this time, so that exchanges under way can end.
 const OVERLAP: Duration = Duration::from_secs(10);
+/// The same at the end that did not start the rekey: the other one should delete it first.
+const OVERLAP_RESPONDER: Duration = Duration::from_secs(15);
 /// ISAKMP SAs with one peer; the oldest goes when one more comes.
 const SAS_PER_PAIR_MAX: usize = 6;
 /// A failed rekey of an ISAKMP SA is tried again after this time, and up to twice of it.
@@ -80,6 +82,15 @@ impl Engine {
             up.replaced = true;
             self.timers.clear(Timer::Soft(old));
             self.timers.set(Timer::Overlap(old), now + OVERLAP);
+            self.dirty.insert(old);
+        }
+        // A peer that began anew while this SA stood means to replace it; some wait for us to delete it. SAs that crossed stay.
+        if let Some(old) = older.filter(|_| !initiator)
+            && let Some(up) = self.sas.get_mut(&old).and_then(Sa::up_mut).filter(|u| u.up_at < born && !u.replaced)
+        {
+            up.replaced = true;
+            self.timers.clear(Timer::Soft(old));
+            self.timers.set(Timer::Overlap(old), now + OVERLAP_RESPONDER);
             self.dirty.insert(old);
         }
         self.arm_lifetime(handle, now);

@@ -23,7 +23,7 @@ pub(super) const RECENT_MAX: usize = 32;
 /// How long an answer is kept for repeated requests.
 pub(super) const ANSWER_AGE_MAX: Duration = Duration::from_secs(120);
 /// Answers kept under one ISAKMP SA.
-pub(super) const ANSWERS_MAX: usize = 8;
+pub(super) const ANSWERS_MAX: usize = 4;
 
 /// SHA-256 of a datagram: recognises a repetition.
 pub(super) type Digest = [u8; 32];
@@ -182,6 +182,12 @@ pub(in crate::ike) struct Up {
 }
 
 impl Up {
+    /// DPD numbers: ours next, the peer's last.
+    #[cfg(test)]
+    pub(in crate::ike) fn dpd_numbers(&self) -> (u32, Option<u32>) {
+        (self.dpd_next, self.dpd_seen)
+    }
+
     /// Remembers a message ID and its answer; the oldest are forgotten.
     pub(super) fn remember(&mut self, message_id: u32, digest: Digest, answer: Option<Vec<u8>>, now: Instant) {
         self.recent.push_back(Recent { message_id, digest, at: now, answer });
@@ -257,6 +263,11 @@ impl Quick {
     /// The crypto map entry it is for.
     pub(super) fn entry(&self) -> Option<&MapEntry> {
         self.config.entries.get(self.entry)
+    }
+
+    /// True when this is the SPI of either direction.
+    pub(super) fn is_named(&self, spi: Spi) -> bool {
+        spi == self.spi_in || self.child.as_ref().is_some_and(|c| c.spi_out == spi)
     }
 
     /// True when we started it.

@@ -142,9 +142,12 @@ impl Engine {
         }
         w.u16(up.recent.len() as u16);
         for r in &up.recent {
-            w.u32(r.message_id).bytes(&r.digest);
+            w.u32(r.message_id);
             put_ms(&mut w, now.saturating_duration_since(r.at));
             w.bytes16(r.answer.as_deref().unwrap_or_default());
+            if r.answer.is_some() {
+                w.bytes(&r.digest);
+            }
         }
         let pending: Vec<_> = self
             .quicks
@@ -256,9 +259,10 @@ fn get_recent(r: &mut Reader<'_>, now: Instant) -> Decode<VecDeque<Recent>> {
     let mut answers = 0;
     for _ in 0..count {
         let message_id = r.u32("message ID")?;
-        let digest = r.array("digest")?;
         let age = get_ms(r, "age")?;
         let answer = r.bytes16(ANSWER_MAX, "answer")?;
+        // Without an answer the message ID alone is remembered: whatever comes under it is refused.
+        let digest = if answer.is_empty() { [0; 32] } else { r.array("digest")? };
         answers += usize::from(!answer.is_empty());
         if answers > ANSWERS_MAX {
             return Err(DecodeError::Length { field: "answers", got: answers });
