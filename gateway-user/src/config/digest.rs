@@ -4,11 +4,21 @@
 use super::model::{Config, OutboundInterval};
 use crate::hsrp::GroupConfig;
 use crate::id::PolicyDigest;
-use crate::ike::{EspTransform, Flow, IsakmpPolicy, MapEntry};
+use crate::ike::{EspTransform, Flow, IsakmpPolicy, MapEntry, PreSharedKey};
 use crate::sad::{Mode, Selector};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+/// Crypto map entries up to this number have an item each; above it, `SEQ_BLOCK` of them share one, so that the list fits into an SSP hello.
+const SEQ_SINGLE_MAX: u32 = 512;
+/// Entries of one block.
+const SEQ_BLOCK: u32 = 128;
+/// Up to this many keys have an item each.
+const KEYS_SINGLE_MAX: usize = 256;
+/// Items at most: with names of full length they fit into one SSP frame.
+pub(super) const ITEMS_MAX: usize = 1800;
 
 /// Canonical form: a label, then every field with its length, so that no two items can look alike.
 struct Canon(Sha256);
@@ -121,17 +131,7 @@ pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
         out.push((format!("crypto isakmp policy {}", p.number), policy(p)));
     }
     if let Some(ssp) = &config.ssp {
-        for k in &config.ike.keys {
-            let mut c = Canon::new("crypto isakmp key");
-            c.addr(k.address);
-            // An HMAC takes a key of any length.
-            if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(ssp.secret.expose()) {
-                mac.update(b"gateway config secret v1");
-                mac.update(k.key.expose());
-                c.bytes(&mac.finalize().into_bytes());
-            }
-            out.push((format!("crypto isakmp key {}", k.address), c.finish()));
-        }
+        keys(config, ssp.secret.expose(), &mut out);
         let mut c = Canon::new("ssp group");
         let mut names = ssp.redundancy.clone();
         names.sort();
@@ -154,13 +154,25 @@ pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
     c.num(config.ike.retransmit_first.as_millis() as u64);
     c.num(u64::from(config.ike.retransmit_tries));
     out.push(("crypto isakmp timers".to_owned(), c.finish()));
+    let mut sets: BTreeMap<&str, &EspTransform> = BTreeMap::new();
+    let mut blocks: BTreeMap<String, Canon> = BTreeMap::new();
     for e in &config.ike.entries {
-        out.push((format!("crypto map {} {}", e.map, e.seq), e.digest.0));
-        for t in &e.transforms {
-            let mut c = Canon::new("crypto ipsec transform-set");
-            transform(&mut c, t);
-            out.push((format!("crypto ipsec transform-set {}", t.name), c.finish()));
+        sets.extend(e.transforms.iter().map(|t| (t.name.as_str(), t)));
+        if e.seq <= SEQ_SINGLE_MAX {
+            out.push((format!("crypto map {} {}", e.map, e.seq), e.digest.0));
+        } else {
+            let first = (e.seq - 1) / SEQ_BLOCK * SEQ_BLOCK + 1;
+            let name = format!("crypto map {} {first}-{}", e.map, first + SEQ_BLOCK - 1);
+            let block = blocks.entry(name).or_insert_with(|| Canon::new("crypto map block"));
+            block.num(u64::from(e.seq));
+            block.bytes(&e.digest.0);
         }
+    }
+    out.extend(blocks.into_iter().map(|(name, c)| (name, c.finish())));
+    for (name, t) in sets {
+        let mut c = Canon::new("crypto ipsec transform-set");
+        transform(&mut c, t);
+        out.push((format!("crypto ipsec transform-set {name}"), c.finish()));
     }
     for (map, r) in &config.replay {
         let mut c = Canon::new("crypto map ha");
@@ -188,6 +200,28 @@ pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
     c.num(u64::from(config.dataplane.sa_max));
     out.push(("dataplane sa_max".to_owned(), c.finish()));
     out.sort();
-    out.dedup();
     out
+}
+
+/// A digest for each key, or for many keys one for all that share the last octet of their address.
+fn keys(config: &Config, ssp_secret: &[u8], out: &mut Vec<(String, [u8; 32])>) {
+    let mut list: Vec<&PreSharedKey> = config.ike.keys.iter().collect();
+    list.sort_by_key(|k| k.address);
+    let many = list.len() > KEYS_SINGLE_MAX;
+    let mut items: BTreeMap<String, Canon> = BTreeMap::new();
+    for k in list {
+        let name = match k.address {
+            IpAddr::V4(a) if many => format!("crypto isakmp keys *.*.*.{}", a.octets()[3]),
+            a => format!("crypto isakmp key {a}"),
+        };
+        let c = items.entry(name).or_insert_with(|| Canon::new("crypto isakmp key"));
+        c.addr(k.address);
+        // An HMAC takes a key of any length.
+        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(ssp_secret) {
+            mac.update(b"gateway config secret v1");
+            mac.update(k.key.expose());
+            c.bytes(&mac.finalize().into_bytes());
+        }
+    }
+    out.extend(items.into_iter().map(|(name, c)| (name, c.finish())));
 }

@@ -2,19 +2,22 @@
 
 use super::model::Config;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// What stands against running `a` and `b` as the two nodes of a pair; empty when they fit.
 pub fn pair(a: &Config, b: &Config) -> Vec<String> {
     let mut out = Vec::new();
-    let names: std::collections::BTreeSet<&str> = a.digests.iter().chain(&b.digests).map(|d| d.0.as_str()).collect();
-    let find = |c: &Config, name: &str| c.digests.iter().find(|d| d.0 == name).map(|d| d.1);
-    for name in names {
-        match (find(a, name), find(b, name)) {
-            (Some(x), Some(y)) if x != y => out.push(format!("`{name}` differs: make it the same on both nodes")),
-            (Some(_), None) => out.push(format!("`{name}` is on {} only: add it to {}", a.hostname, b.hostname)),
-            (None, Some(_)) => out.push(format!("`{name}` is on {} only: add it to {}", b.hostname, a.hostname)),
-            (Some(_), Some(_)) | (None, None) => {}
+    let index = |c: &Config| -> BTreeMap<String, [u8; 32]> { c.digests.iter().cloned().collect() };
+    let (ours, theirs) = (index(a), index(b));
+    for (name, digest) in &ours {
+        match theirs.get(name) {
+            Some(other) if other == digest => {}
+            Some(_) => out.push(format!("`{name}` differs: make it the same on both nodes")),
+            None => out.push(format!("`{name}` is on {} only: add it to {}", a.hostname, b.hostname)),
         }
+    }
+    for name in theirs.keys().filter(|n| !ours.contains_key(*n)) {
+        out.push(format!("`{name}` is on {} only: add it to {}", b.hostname, a.hostname));
     }
     match (&a.ssp, &b.ssp) {
         (Some(x), Some(y)) => {

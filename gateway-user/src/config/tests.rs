@@ -191,3 +191,37 @@ fn without_ssp_a_single_node_uses_its_own_address() {
     assert!(config.ssp.is_none());
     assert!(config.digests.iter().all(|d| !d.0.starts_with("crypto isakmp key")));
 }
+
+/// A manifest with a peer, a key and an access list for each of `n` entries.
+fn large(n: u32) -> String {
+    let peer = |i: u32| format!("10.{}.{}.{}", 100 + (i >> 16), i >> 8 & 255, i & 255);
+    let (mut keys, mut entries, mut lists) = (String::new(), String::new(), String::new());
+    for i in 1..=n {
+        keys += &format!("      - {{ address: {}, secret_file: psk }}\n", peer(i));
+        entries +=
+            &format!("      {i}:\n        ipsec-isakmp: {{ peer: [{}], transform_set: [TRANSFORMSET_1], match_address: L{i} }}\n", peer(i));
+        lists += &format!("  L{i}:\n    - permit ip any host {}\n", Ipv4Addr::from(0x1400_0000 + i));
+    }
+    let (head, rest) = EXAMPLE_1.split_once("      - { address: 192.168.3.1").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let (middle, _) = rest.split_once("      1:\n        ipsec-isakmp").unwrap();
+    format!("{head}{keys}{middle}{entries}access_list:\n{lists}")
+}
+
+#[test]
+fn many_entries_load_in_time_and_have_few_items() {
+    let n = 5000;
+    let begin = std::time::Instant::now();
+    let config = with(&large(n)).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(config.ike.entries.len(), 5000);
+    assert!(config.digests.len() < 1000, "{}", config.digests.len());
+    // A difference is still found, in a block of entries and in a group of keys.
+    let text = large(n);
+    let other = with(&text.replace("L4000:\n    - permit ip any", "L4000:\n    - permit udp any")).unwrap();
+    let differing: Vec<&str> = other.digests.iter().filter(|d| !config.digests.contains(d)).map(|d| d.0.as_str()).collect();
+    assert_eq!(differing, ["crypto map CMAP_1 3969-4096"]);
+    let fewer = with(&large(n - 1)).unwrap();
+    let names: Vec<&str> = fewer.digests.iter().filter(|d| !config.digests.contains(d)).map(|d| d.0.as_str()).collect();
+    assert_eq!(names, ["crypto isakmp keys *.*.*.136", "crypto map CMAP_1 4993-5120"]);
+}

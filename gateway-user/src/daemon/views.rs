@@ -7,6 +7,7 @@ use crate::ike::IsakmpState;
 use crate::ports::{PathRole, ReasonCount};
 use crate::sad::Selector;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Where the views come from; the daemon implements it on its state.
@@ -420,22 +421,22 @@ pub struct DigestRow {
 }
 
 impl DigestView {
-    /// Compares our digests with the partner's. Both lists are in order of names.
+    /// Compares our digests with the partner's.
     pub fn compare(local: &[(String, [u8; 32])], partner: Option<&[(String, [u8; 32])]>) -> Self {
-        let find = |list: &[(String, [u8; 32])], name: &str| list.iter().find(|d| d.0 == name).map(|d| d.1);
-        let mut names: Vec<&str> = local.iter().chain(partner.unwrap_or_default()).map(|d| d.0.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let items = names
+        let mut by: BTreeMap<&str, (Option<&[u8; 32]>, Option<&[u8; 32]>)> = BTreeMap::new();
+        for (item, digest) in local {
+            by.entry(item).or_default().0 = Some(digest);
+        }
+        for (item, digest) in partner.unwrap_or_default() {
+            by.entry(item).or_default().1 = Some(digest);
+        }
+        let items = by
             .into_iter()
-            .map(|item| {
-                let (ours, theirs) = (find(local, item), partner.and_then(|p| find(p, item)));
-                DigestRow {
-                    item: item.to_owned(),
-                    local: ours.map(|d| short(&d)),
-                    partner: theirs.map(|d| short(&d)),
-                    equal: ours.is_some() && ours == theirs,
-                }
+            .map(|(item, (ours, theirs))| DigestRow {
+                item: item.to_owned(),
+                local: ours.map(short),
+                partner: theirs.map(short),
+                equal: ours.is_some() && ours == theirs,
             })
             .collect();
         Self { partner_known: partner.is_some(), items }

@@ -8,6 +8,7 @@ use super::super::values;
 use super::interfaces::required;
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
 use crate::ike::{DpdConfig, IkeLimits, IsakmpPolicy, PreSharedKey};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -122,6 +123,7 @@ fn authentication(w: &Word, report: &mut Report) -> bool {
 
 fn keys(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report) -> Vec<PreSharedKey> {
     let mut out: Vec<PreSharedKey> = Vec::new();
+    let mut seen: HashSet<IpAddr> = HashSet::new();
     for k in raw.key.iter().flatten() {
         let secret = secrets.psk(&k.path, k.secret_file.as_ref(), k.secret.as_ref(), k.allow_weak.unwrap_or(false), report);
         let Some(word) = required(k.address.as_ref(), &k.path, "address", "write the peer's address", report) else { continue };
@@ -130,7 +132,7 @@ fn keys(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report) -> Vec<Pre
             continue;
         }
         let Some(address) = values::address(word, report).map(IpAddr::V4) else { continue };
-        if out.iter().any(|o| o.address == address) {
+        if !seen.insert(address) {
             report.error(&word.path, format!("{address} has a key already"), "take one out");
             continue;
         }

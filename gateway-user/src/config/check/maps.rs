@@ -11,7 +11,7 @@ use super::interfaces::{self, required};
 use crate::crypto::{CipherAlg, IntegAlg};
 use crate::ike::{EspTransform, Flow, MapEntry, PreSharedKey};
 use crate::sad::{Lifetime, Mode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ const WINDOW_DEFAULT: u32 = 1024;
 const WINDOW_MAX: u32 = 4096;
 /// Transforms of one set, the guide's limit.
 const TRANSFORMS_MAX: usize = 3;
+/// Access lists that an error names.
+const LISTS_NAMED_MAX: usize = 50;
 /// Transform sets of one entry, the guide's limit.
 const SETS_MAX: usize = 6;
 
@@ -40,8 +42,8 @@ pub(super) struct Checked {
 struct Names<'a> {
     sets: &'a [(TransformSet, EspTransform)],
     set_names: Vec<&'a str>,
-    lists: &'a [(Word, Vec<Word>)],
-    keys: Option<&'a [PreSharedKey]>,
+    lists: HashMap<&'a str, &'a [Word]>,
+    keys: Option<HashSet<IpAddr>>,
     global: Lifetime,
 }
 
@@ -59,7 +61,13 @@ pub(super) fn check(
     let declared: Vec<&str> = ipsec.transform_set.iter().flat_map(|t| &t.0).map(|(n, _)| n.text.as_str()).collect();
     let global = ipsec.security_association.and_then(|s| s.lifetime).map_or(LIFETIME_DEFAULT, |l| lifetime(&l, LIFETIME_DEFAULT, report));
     list_names(lists, report);
-    let names = Names { sets: &sets, set_names: declared, lists, keys, global };
+    let names = Names {
+        sets: &sets,
+        set_names: declared,
+        lists: lists.iter().map(|(n, l)| (n.text.as_str(), l.as_slice())).collect(),
+        keys: keys.map(|k| k.iter().map(|k| k.address).collect()),
+        global,
+    };
 
     let mut out = Checked { sets: sets.iter().map(|s| s.0.clone()).collect(), ..Checked::default() };
     let maps: &[(Word, CryptoMap)] = raw.map.as_ref().map_or(&[], |t| &t.0);
@@ -371,7 +379,7 @@ fn peers(raw: &RawEntry, local: Option<IpAddr>, names: &Names<'_>, report: &mut 
             report.error(&w.path, format!("{addr} stands twice"), "take one out");
             return None;
         }
-        if names.keys.is_some_and(|k| k.iter().all(|k| k.address != addr)) {
+        if names.keys.as_ref().is_some_and(|k| !k.contains(&addr)) {
             report.error(
                 &w.path,
                 format!("there is no key for peer {addr}"),
@@ -406,8 +414,10 @@ fn transforms(raw: &RawEntry, names: &Names<'_>, report: &mut Report) -> Option<
 
 fn flows(raw: &RawEntry, names: &Names<'_>, report: &mut Report) -> Option<(String, Vec<Flow>)> {
     let w = required(raw.match_address.as_ref(), &raw.path, "match_address", "name the access list of the traffic to protect", report)?;
-    let Some((_, lines)) = names.lists.iter().find(|(n, _)| n.text == w.text) else {
-        let known: Vec<&str> = names.lists.iter().map(|(n, _)| n.text.as_str()).collect();
+    let Some(lines) = names.lists.get(w.text.as_str()) else {
+        let mut known: Vec<&str> = names.lists.keys().copied().collect();
+        known.sort_unstable();
+        known.truncate(LISTS_NAMED_MAX);
         report.error(&w.path, format!("there is no access list `{}`", w.text), one_of(&w.text, &known));
         return None;
     };

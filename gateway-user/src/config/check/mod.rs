@@ -90,6 +90,11 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
         maps: maps.info,
     };
     config.digests = digest::items(&config);
+    if config.digests.len() > digest::ITEMS_MAX {
+        let cause = format!("{} items to compare with the partner, {} are possible", config.digests.len(), digest::ITEMS_MAX);
+        report.error(&raw.path, cause, "use fewer crypto maps, policies or transform sets; entries of one map may be many");
+        return None;
+    }
     Some(config)
 }
 
