@@ -423,7 +423,8 @@ pub struct DigestRow {
 impl DigestView {
     /// Compares our digests with the partner's.
     pub fn compare(local: &[(String, [u8; 32])], partner: Option<&[(String, [u8; 32])]>) -> Self {
-        let mut by: BTreeMap<&str, (Option<&[u8; 32]>, Option<&[u8; 32]>)> = BTreeMap::new();
+        type Both<'a> = (Option<&'a [u8; 32]>, Option<&'a [u8; 32]>);
+        let mut by: BTreeMap<&str, Both<'_>> = BTreeMap::new();
         for (item, digest) in local {
             by.entry(item).or_default().0 = Some(digest);
         }
