@@ -273,7 +273,7 @@ fn parse_ipv4<P: Packet>(packet: &P, l3: usize, direction: Direction, p: &mut Pa
     let first = ip.byte(0);
     let header = (first & 0xf) as u32 * 4;
     let frame = packet.frame_len();
-    let available = if frame > l3 as u32 { frame - l3 as u32 } else { 0 };
+    let available = frame.saturating_sub(l3 as u32);
     let mut total = ip.half(2) as u32;
     if packet.aggregated() {
         total = available;

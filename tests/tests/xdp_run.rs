@@ -508,3 +508,87 @@ fn where_there_is_no_native_xdp_tc_does_it_all() {
     DataplaneAdapter::flush(&config, &[]).unwrap();
     assert_eq!((lab.filters("out0", "ingress"), lab.filters("out0", "egress")), (0, 0));
 }
+
+#[test]
+fn pins_outlive_a_private_mount_namespace() {
+    let lab = Lab::new("xv");
+    let name = lab.name("gw");
+    let child = || {
+        let status = std::process::Command::new("ip")
+            .args(["netns", "exec", &name])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "child_opens_in_a_private_mount_namespace", "--ignored"])
+            .env("XDP_RUN_PIN_DIR", lab.pin_dir())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    child();
+    assert!(lab.pin_dir().join("META").exists(), "pinned where it stays");
+    assert!(lab.has_xdp("out0"));
+    // The second one adopts what the first one, long gone, has left.
+    child();
+    let _inside = lab.enter("gw");
+    let config = DataplaneConfig { sa_max: 64, xdp: XdpMode::Auto, pin_dir: lab.pin_dir(), log: false };
+    let mut dp = DataplaneAdapter::open(&config, &[("out0".to_owned(), true)]).unwrap();
+    assert!(dp.adopted());
+    assert_eq!(dp.role().unwrap().map(|w| w.epoch), Some(Epoch(2)), "each of the two counted on");
+    dp.close_all().unwrap();
+}
+
+#[test]
+#[ignore = "run by pins_outlive_a_private_mount_namespace inside `ip netns exec`"]
+fn child_opens_in_a_private_mount_namespace() {
+    let pin_dir = std::env::var_os("XDP_RUN_PIN_DIR").unwrap().into();
+    let config = DataplaneConfig { sa_max: 64, xdp: XdpMode::Auto, pin_dir, log: false };
+    let mut dp = DataplaneAdapter::open(&config, &[("out0".to_owned(), true)]).unwrap();
+    let epoch = dp.role().unwrap().map_or(0, |w| w.epoch.0);
+    dp.set_role(RoleWord { role: PathRole::Standby, epoch: Epoch(epoch + 1), lease_until_ns: 0 }).unwrap();
+}
+
+#[test]
+fn drops_are_logged_when_asked_for() {
+    static LINES: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    struct Lines;
+    struct Text(String);
+    impl tracing::field::Visit for Text {
+        fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0 += &format!("{value:?}");
+        }
+    }
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "gateway::bpf"
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            LINES.lock().unwrap().push(text.0);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+    // The reader is another thread; no other test of this file looks at events.
+    tracing::subscriber::set_global_default(Lines).unwrap();
+    let lines = |with: &str| LINES.lock().unwrap().iter().filter(|l| l.contains(with)).count();
+    let run = |log: bool, spi: u32, times: u32| {
+        let mut dp = DataplaneAdapter::open_detached(16, log, &[("lo", LO, OWN_MAC, true)]).unwrap();
+        dp.set_vips("lo", &[(VIP, 2)]).unwrap();
+        set_role(&mut dp, Role::Active);
+        let frame = pk::eth(VMAC, PEER_MAC).ipv4(PEER, VIP, 50, &pk::esp(spi, 7));
+        dp.run(RunInput { program: Program::Classify, frame: &frame.0, ifindex: 0, mark: 0, repeat: times }).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    };
+    run(true, 0xabcd_0001, 1);
+    assert_eq!(lines("src=198.51.100.7 dst=203.0.113.1 spi=abcd0001 seq=7"), 1);
+    // 16, and each power of two up to 1024.
+    run(true, 0xabcd_0002, 1024);
+    assert_eq!(lines("spi=abcd0002"), 16 + 6);
+    run(false, 0xabcd_0003, 1);
+    assert_eq!(lines("spi=abcd0003"), 0);
+}

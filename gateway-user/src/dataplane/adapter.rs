@@ -23,7 +23,7 @@ use gateway_common::layout::{
 };
 use gateway_common::reason::{self, Action};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A device and how it is attached.
 struct Attached {
@@ -37,7 +37,7 @@ struct Attached {
 pub struct DataplaneAdapter {
     pub(super) ebpf: Ebpf,
     /// `None` when nothing is pinned.
-    dir: Option<PathBuf>,
+    dir: Option<bpffs::PinDir>,
     devices: Vec<Attached>,
     device_entries: Vec<Device>,
     vip_entries: Vec<Vip>,
@@ -65,7 +65,7 @@ impl DataplaneAdapter {
                 bpffs::unpin(&dir.join(map))?;
             }
         }
-        let mut this = Self::load(Some(dir.clone()), config.sa_max, config.log)?;
+        let mut this = Self::load(Some(&dir), config.sa_max, config.log)?;
         this.adopted = adopted;
         let before = this.read_tables()?;
         let mut entries = Vec::new();
@@ -104,6 +104,7 @@ impl DataplaneAdapter {
                 attach::detach(&dir, &name)?;
             }
         }
+        this.dir = Some(dir);
         Ok(this)
     }
 
@@ -141,8 +142,8 @@ impl DataplaneAdapter {
     }
 
     /// Detaches and unpins everything: traffic is no longer guarded.
-    pub fn close_all(self) -> PortResult<()> {
-        let Some(dir) = self.dir.clone() else { return Ok(()) };
+    pub fn close_all(mut self) -> PortResult<()> {
+        let Some(dir) = self.dir.take() else { return Ok(()) };
         let names: Vec<String> = self.devices.iter().map(|d| d.name.clone()).collect();
         drop(self);
         flush(&dir, &names)
@@ -160,7 +161,7 @@ impl DataplaneAdapter {
         flush(&dir, &names)
     }
 
-    fn load(dir: Option<PathBuf>, sa_max: u32, log: bool) -> PortResult<Self> {
+    fn load(dir: Option<&Path>, sa_max: u32, log: bool) -> PortResult<Self> {
         if OBJECT.is_empty() {
             return Err(refused("load", "eBPF object", NO_OBJECT));
         }
@@ -168,7 +169,7 @@ impl DataplaneAdapter {
         for map in [MAP_INBOUND, MAP_OUTBOUND, MAP_OUTBOUND_INDEX] {
             loader.map_max_entries(map, sa_max);
         }
-        if let Some(dir) = &dir {
+        if let Some(dir) = dir {
             for map in PINNED_MAPS {
                 loader.map_pin_path(map, dir.join(map));
             }
@@ -202,7 +203,7 @@ impl DataplaneAdapter {
 
         Ok(Self {
             ebpf,
-            dir,
+            dir: None,
             devices: Vec::new(),
             device_entries: Vec::new(),
             vip_entries: Vec::new(),
@@ -308,7 +309,7 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> PortResult<Map> {
 }
 
 fn check(sa_max: u32, devices: usize) -> PortResult<()> {
-    if !sa_max.is_power_of_two() || sa_max > LARGEST_SA_MAX || sa_max < 2 {
+    if !sa_max.is_power_of_two() || !(2..=LARGEST_SA_MAX).contains(&sa_max) {
         return Err(refused("dataplane.sa_max", sa_max.to_string(), format!("a power of two, 2 to {LARGEST_SA_MAX}")));
     }
     if devices > MAX_DEVICES {
