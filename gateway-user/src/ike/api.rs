@@ -152,7 +152,7 @@ pub enum IkeRequest {
 
 /// State of an ISAKMP SA in the guide's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "the words of the guide")]
+#[expect(non_camel_case_types, reason = "the words of the guide")]
 pub enum IsakmpState {
     /// Nothing exchanged yet.
     MM_NO_STATE,

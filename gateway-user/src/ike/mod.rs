@@ -8,6 +8,7 @@ mod engine;
 mod job;
 pub mod keymat;
 pub mod message;
+mod mirror;
 mod policy;
 pub mod proposal;
 mod timer;

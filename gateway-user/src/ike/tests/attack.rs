@@ -306,7 +306,7 @@ fn unprotected_and_forged_messages_change_nothing() {
                 let mut c = Chain::new();
                 c.push(PayloadKind::Hash, &hash).push(*kind, body);
                 let mut bytes = c.message(Header { flags, ..header(id, Exchange::Informational, 77) });
-                while (bytes.len() - HEADER_LEN) % 16 != 0 {
+                while !(bytes.len() - HEADER_LEN).is_multiple_of(16) {
                     bytes.push(0);
                 }
                 let n = bytes.len() as u32;
@@ -412,10 +412,10 @@ fn mutated_sessions_never_panic_and_heal() {
                         let at = rng.u32() as usize % b.len();
                         b[at] = rng.u32() as u8;
                     }
-                    if rng.u32() % 4 == 0 {
+                    if rng.u32().is_multiple_of(4) {
                         b.truncate(rng.u32() as usize % b.len());
                     }
-                    if rng.u32() % 2 == 0 && b.len() >= HEADER_LEN {
+                    if rng.u32().is_multiple_of(2) && b.len() >= HEADER_LEN {
                         let n = b.len() as u32;
                         b[24..28].copy_from_slice(&n.to_be_bytes());
                     }

@@ -23,7 +23,7 @@ pub(super) fn seal(cipher: CipherAlg, key: &Secret, iv: &mut Vec<u8>, mut header
 pub(super) fn open(cipher: CipherAlg, key: &Secret, iv: &[u8], datagram: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let body = datagram.get(HEADER_LEN..)?;
     let block = cipher.block_len();
-    if body.is_empty() || body.len() % block != 0 {
+    if body.is_empty() || !body.len().is_multiple_of(block) {
         return None;
     }
     let next = body.get(body.len() - block..)?.to_vec();

@@ -1,7 +1,7 @@
 //! Dead peer detection (RFC 3706): probes only while nothing is heard, numbers that never fall back.
 
 use super::main_mode::{Refuse, Verdict};
-use super::quick_mode::ended;
+use super::quick_body::ended;
 use super::sa::{Handle, PairKey, Probe, Sa};
 use crate::ike::engine::Engine;
 use crate::ike::message::{Notify, PayloadKind, notify_type};

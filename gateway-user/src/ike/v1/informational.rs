@@ -2,7 +2,7 @@
 
 use super::crypt;
 use super::main_mode::{Refuse, Verdict};
-use super::quick_mode::{ended, unreadable};
+use super::quick_body::{ended, unreadable};
 use super::sa::{Handle, Sa, digest};
 use crate::ike::engine::Engine;
 use crate::ike::keymat;
@@ -70,9 +70,9 @@ impl Engine {
                         PayloadKind::Notify => {
                             Notify::decode(p.body).map_err(Refuse::from).and_then(|n| self.notified(handle, &n, now))
                         }
-                        PayloadKind::Delete => Delete::decode(p.body).map_err(Refuse::from).and_then(|d| {
+                        PayloadKind::Delete => Delete::decode(p.body).map_err(Refuse::from).map(|d| {
                             self.deleted(handle, &d, from, now);
-                            Ok(None)
+                            None
                         }),
                         _ => Ok(None),
                     };

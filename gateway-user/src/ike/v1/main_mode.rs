@@ -12,21 +12,20 @@
 //! The responder never sends of its own accord: a repeated request gets the same answer, at a bounded rate.
 
 use super::crypt;
+use super::main_proof::{check_id, gone};
 use super::sa::{Handle, Main, MainState, PairKey, Sa, Stage, digest};
-use crate::crypto::ct_eq;
-use crate::crypto::{CipherAlg, HashAlg, Secret};
 use crate::id::IkeSaId;
 use crate::ike::engine::{Engine, JobTarget};
 use crate::ike::job::{Job, JobDone};
-use crate::ike::keymat::{self, AuthInput};
+use crate::ike::keymat;
 use crate::ike::message::{
-    Chain, Exchange, HEADER_LEN, Header, Id, Notify, PayloadKind, Payloads, SaPayload, VENDOR_DPD, flag, id_type,
+    Chain, Exchange, HEADER_LEN, Header, Id, Notify, PayloadKind, Payloads, SaPayload, VENDOR_DPD, flag,
     is_dpd_vendor, notify_type,
 };
 use crate::ike::proposal;
 use crate::ike::timer::Timer;
 use crate::wire::DecodeError;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Length of our nonces, bytes.
@@ -37,9 +36,6 @@ const NONCE_RANGE: std::ops::RangeInclusive<usize> = 8..=256;
 pub(super) const RESEND_GAP: Duration = Duration::from_millis(400);
 /// Unprotected notifications to one peer are at least this far apart.
 const NOTIFY_GAP: Duration = Duration::from_secs(1);
-/// One text for everything that can be wrong with message 5 or 6: an observer of our logs or answers learns nothing more.
-const AUTH_DETAIL: &str = "the peer's proof cannot be read or is wrong; are the pre-shared keys equal on both ends?";
-
 /// Why a message was refused: counter label and detail.
 #[derive(Debug)]
 pub(super) struct Refuse(pub(super) &'static str, pub(super) String);
@@ -51,14 +47,6 @@ impl From<DecodeError> for Refuse {
 }
 
 pub(super) type Verdict<T = ()> = Result<T, Refuse>;
-
-fn gone() -> Refuse {
-    Refuse("not_established", "the exchange has ended".into())
-}
-
-fn auth() -> Refuse {
-    Refuse("auth_failed", AUTH_DETAIL.into())
-}
 
 /// Refuses a nonce of a forbidden length.
 pub(super) fn check_nonce(nonce: &[u8]) -> Verdict {
@@ -513,112 +501,4 @@ fn ke_message(id: IkeSaId, public: &[u8], nonce: &[u8]) -> Vec<u8> {
     let mut chain = Chain::new();
     chain.push(PayloadKind::KeyExchange, public).push(PayloadKind::Nonce, nonce);
     chain.message(main_header(id))
-}
-
-/// The peer was found by its address and proved the key; an address as its ID must be that address, names are only for the log.
-fn check_id(body: &[u8], peer: IpAddr) -> Verdict<String> {
-    let id = Id::decode(body).map_err(|e| Refuse("peer_id", e.to_string()))?;
-    if !matches!((id.proto, id.port), (0, 0) | (17, 500 | 0)) {
-        return Err(Refuse("peer_id", format!("protocol {} port {}", id.proto, id.port)));
-    }
-    if id.kind == id_type::IPV4_ADDR && id.selector().map(|s| s.addr) != Some(peer) {
-        return Err(Refuse("peer_id", format!("ID {} of a peer at {peer}", id.text())));
-    }
-    Ok(id.text())
-}
-
-/// What message 5 or 6 proved.
-struct Proof {
-    id: Vec<u8>,
-    iv: Vec<u8>,
-    initial_contact: bool,
-    lifetime_s: Option<u64>,
-}
-
-impl Main {
-    pub(super) fn new(state: MainState, config: std::sync::Arc<crate::ike::IkeConfig>, now: Instant) -> Self {
-        Self {
-            state,
-            config,
-            offer: None,
-            policy: None,
-            lifetime_s: 0,
-            sai: Vec::new(),
-            ni: Vec::new(),
-            nr: Vec::new(),
-            gxi: Vec::new(),
-            gxr: Vec::new(),
-            secret: None,
-            skeyid: Secret::default(),
-            keys: None,
-            key: Secret::default(),
-            iv: Vec::new(),
-            peer_dpd: false,
-            replaces: None,
-            seen: None,
-            out: None,
-            sends: 0,
-            sent_at: now,
-        }
-    }
-
-    fn suite(&self) -> Verdict<(HashAlg, CipherAlg)> {
-        self.policy.as_ref().map(|p| (p.hash, p.encryption)).ok_or_else(gone)
-    }
-
-    fn auth_input(&self, id: IkeSaId) -> AuthInput<'_> {
-        AuthInput { gxi: &self.gxi, gxr: &self.gxr, id, sai: &self.sai }
-    }
-
-    /// All keys, from the shared secret.
-    fn derive(&mut self, id: IkeSaId, psk: Option<Secret>, shared: &Secret) -> Verdict {
-        let (hash, cipher) = self.suite()?;
-        let psk = psk.ok_or_else(|| Refuse("unknown_peer", "the pre-shared key is gone".into()))?;
-        self.skeyid = keymat::skeyid_psk(hash, &psk, &self.ni, &self.nr);
-        let keys = keymat::skeyids(hash, &self.skeyid, shared, id);
-        self.key = keymat::cipher_key(hash, cipher, &keys.e);
-        if cipher.is_weak_key(self.key.expose()) {
-            return Err(Refuse("weak_key", "the exchange made a weak key".into()));
-        }
-        self.iv = keymat::phase1_iv(hash, cipher, &self.gxi, &self.gxr);
-        self.keys = Some(keys);
-        Ok(())
-    }
-
-    /// Decrypts message 5 or 6 and checks its HASH; every failure looks the same.
-    fn read_proof(
-        &self, header: &Header, bytes: &[u8], expected: impl FnOnce(&Self, &[u8]) -> Vec<u8>,
-    ) -> Verdict<Proof> {
-        if header.flags & flag::ENCRYPTED == 0 {
-            return Err(Refuse("not_encrypted", String::new()));
-        }
-        let (_, cipher) = self.suite()?;
-        let (plain, iv) = crypt::open(cipher, &self.key, &self.iv, bytes).ok_or_else(auth)?;
-        let payloads = Payloads::decode(header.next, &plain).map_err(|_| auth())?;
-        let id = payloads.one(PayloadKind::Id).map_err(|_| auth())?;
-        let hash = payloads.one(PayloadKind::Hash).map_err(|_| auth())?;
-        if !ct_eq(&expected(self, id), hash) {
-            return Err(auth());
-        }
-        payloads.only(&[
-            PayloadKind::Id,
-            PayloadKind::Hash,
-            PayloadKind::Notify,
-            PayloadKind::Vendor,
-            PayloadKind::CertRequest,
-        ])?;
-        let mut proof = Proof { id: id.to_vec(), iv, initial_contact: false, lifetime_s: None };
-        for body in payloads.all(PayloadKind::Notify) {
-            let Ok(n) = Notify::decode(body) else { continue };
-            match n.kind {
-                notify_type::INITIAL_CONTACT => proof.initial_contact = true,
-                notify_type::RESPONDER_LIFETIME => {
-                    let life = proposal::read_lifetime_data(&n.data, true);
-                    proof.lifetime_s = life.map(|l| l.seconds).filter(|s| *s != 0);
-                }
-                _ => {}
-            }
-        }
-        Ok(proof)
-    }
 }

@@ -6,6 +6,8 @@ mod dpd;
 mod informational;
 mod isakmp;
 mod main_mode;
+mod main_proof;
+mod quick_body;
 mod quick_mode;
 mod quick_responder;
 mod sa;

@@ -2,7 +2,7 @@
 
 use super::crypt;
 use super::main_mode::{NONCE_LEN, Refuse, Verdict};
-use super::quick_mode::{QuickBody, check_ke, ended, unreadable};
+use super::quick_body::{QuickBody, check_ke, ended, unreadable};
 use super::sa::{FlowKey, Handle, PairKey, Quick, QuickState, Sa, digest};
 use crate::crypto::Secret;
 use crate::ike::engine::{Engine, JobTarget};

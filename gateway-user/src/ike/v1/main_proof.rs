@@ -1,0 +1,131 @@
+//! Main mode's keys and proofs: what needs no engine.
+
+use super::crypt;
+use super::main_mode::{Refuse, Verdict};
+use super::sa::{Main, MainState};
+use crate::crypto::{CipherAlg, HashAlg, Secret, ct_eq};
+use crate::id::IkeSaId;
+use crate::ike::keymat::{self, AuthInput};
+use crate::ike::message::{Header, Id, Notify, PayloadKind, Payloads, flag, id_type, notify_type};
+use crate::ike::proposal;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// One text for everything that can be wrong with message 5 or 6: an observer of our logs or answers learns nothing more.
+const AUTH_DETAIL: &str = "the peer's proof cannot be read or is wrong; are the pre-shared keys equal on both ends?";
+
+pub(super) fn gone() -> Refuse {
+    Refuse("not_established", "the exchange has ended".into())
+}
+
+fn auth() -> Refuse {
+    Refuse("auth_failed", AUTH_DETAIL.into())
+}
+
+/// The peer was found by its address and proved the key; an address as its ID must be that address, names are only for the log.
+pub(super) fn check_id(body: &[u8], peer: IpAddr) -> Verdict<String> {
+    let id = Id::decode(body).map_err(|e| Refuse("peer_id", e.to_string()))?;
+    if !matches!((id.proto, id.port), (0, 0) | (17, 500 | 0)) {
+        return Err(Refuse("peer_id", format!("protocol {} port {}", id.proto, id.port)));
+    }
+    if id.kind == id_type::IPV4_ADDR && id.selector().map(|s| s.addr) != Some(peer) {
+        return Err(Refuse("peer_id", format!("ID {} of a peer at {peer}", id.text())));
+    }
+    Ok(id.text())
+}
+
+/// What message 5 or 6 proved.
+pub(super) struct Proof {
+    pub(super) id: Vec<u8>,
+    pub(super) iv: Vec<u8>,
+    pub(super) initial_contact: bool,
+    pub(super) lifetime_s: Option<u64>,
+}
+
+impl Main {
+    pub(super) fn new(state: MainState, config: std::sync::Arc<crate::ike::IkeConfig>, now: Instant) -> Self {
+        Self {
+            state,
+            config,
+            offer: None,
+            policy: None,
+            lifetime_s: 0,
+            sai: Vec::new(),
+            ni: Vec::new(),
+            nr: Vec::new(),
+            gxi: Vec::new(),
+            gxr: Vec::new(),
+            secret: None,
+            skeyid: Secret::default(),
+            keys: None,
+            key: Secret::default(),
+            iv: Vec::new(),
+            peer_dpd: false,
+            replaces: None,
+            seen: None,
+            out: None,
+            sends: 0,
+            sent_at: now,
+        }
+    }
+
+    pub(super) fn suite(&self) -> Verdict<(HashAlg, CipherAlg)> {
+        self.policy.as_ref().map(|p| (p.hash, p.encryption)).ok_or_else(gone)
+    }
+
+    pub(super) fn auth_input(&self, id: IkeSaId) -> AuthInput<'_> {
+        AuthInput { gxi: &self.gxi, gxr: &self.gxr, id, sai: &self.sai }
+    }
+
+    /// All keys, from the shared secret.
+    pub(super) fn derive(&mut self, id: IkeSaId, psk: Option<Secret>, shared: &Secret) -> Verdict {
+        let (hash, cipher) = self.suite()?;
+        let psk = psk.ok_or_else(|| Refuse("unknown_peer", "the pre-shared key is gone".into()))?;
+        self.skeyid = keymat::skeyid_psk(hash, &psk, &self.ni, &self.nr);
+        let keys = keymat::skeyids(hash, &self.skeyid, shared, id);
+        self.key = keymat::cipher_key(hash, cipher, &keys.e);
+        if cipher.is_weak_key(self.key.expose()) {
+            return Err(Refuse("weak_key", "the exchange made a weak key".into()));
+        }
+        self.iv = keymat::phase1_iv(hash, cipher, &self.gxi, &self.gxr);
+        self.keys = Some(keys);
+        Ok(())
+    }
+
+    /// Decrypts message 5 or 6 and checks its HASH; every failure looks the same.
+    pub(super) fn read_proof(
+        &self, header: &Header, bytes: &[u8], expected: impl FnOnce(&Self, &[u8]) -> Vec<u8>,
+    ) -> Verdict<Proof> {
+        if header.flags & flag::ENCRYPTED == 0 {
+            return Err(Refuse("not_encrypted", String::new()));
+        }
+        let (_, cipher) = self.suite()?;
+        let (plain, iv) = crypt::open(cipher, &self.key, &self.iv, bytes).ok_or_else(auth)?;
+        let payloads = Payloads::decode(header.next, &plain).map_err(|_| auth())?;
+        let id = payloads.one(PayloadKind::Id).map_err(|_| auth())?;
+        let hash = payloads.one(PayloadKind::Hash).map_err(|_| auth())?;
+        if !ct_eq(&expected(self, id), hash) {
+            return Err(auth());
+        }
+        payloads.only(&[
+            PayloadKind::Id,
+            PayloadKind::Hash,
+            PayloadKind::Notify,
+            PayloadKind::Vendor,
+            PayloadKind::CertRequest,
+        ])?;
+        let mut proof = Proof { id: id.to_vec(), iv, initial_contact: false, lifetime_s: None };
+        for body in payloads.all(PayloadKind::Notify) {
+            let Ok(n) = Notify::decode(body) else { continue };
+            match n.kind {
+                notify_type::INITIAL_CONTACT => proof.initial_contact = true,
+                notify_type::RESPONDER_LIFETIME => {
+                    let life = proposal::read_lifetime_data(&n.data, true);
+                    proof.lifetime_s = life.map(|l| l.seconds).filter(|s| *s != 0);
+                }
+                _ => {}
+            }
+        }
+        Ok(proof)
+    }
+}
