@@ -268,7 +268,8 @@ impl Engine {
                 Timer::HalfOpen(h) => self.main_too_old(h, now),
                 Timer::Retransmit(h) => self.main_retransmit(h, now),
                 Timer::Soft(h) => self.isakmp_soft(h, now),
-                Timer::Hard(h) => self.remove_isakmp(h, "lifetime ended", true, now),
+                // Both ends know the lifetime. A Delete could make the peer drop the child pairs as well.
+                Timer::Hard(h) => self.remove_isakmp(h, "lifetime ended", false, now),
                 Timer::Overlap(h) => self.remove_isakmp(h, "replaced", true, now),
                 Timer::Quick(h, mid) => self.quick_timeout(h, mid, now),
                 Timer::Dpd(pair) => self.dpd_timeout(pair, now),

@@ -21,9 +21,8 @@ pub fn skeyid_psk(hash: HashAlg, psk: &Secret, ni: &[u8], nr: &[u8]) -> Secret {
 
 /// SKEYID_d, _a and _e from SKEYID and the Diffie-Hellman secret.
 pub fn skeyids(hash: HashAlg, skeyid: &Secret, gxy: &Secret, id: IkeSaId) -> Skeyids {
-    let step = |previous: &[u8], n: u8| {
-        Secret::new(hash.hmac(skeyid.expose(), &[previous, gxy.expose(), &id.initiator, &id.responder, &[n]]))
-    };
+    let step =
+        |previous: &[u8], n: u8| Secret::new(hash.hmac(skeyid.expose(), &[previous, gxy.expose(), &id.initiator, &id.responder, &[n]]));
     let d = step(&[], 0);
     let a = step(d.expose(), 1);
     let e = step(a.expose(), 2);
@@ -126,9 +125,7 @@ pub struct ChildInput<'a> {
 /// KEYMAT of one direction, `n` bytes (RFC 2409 5.5).
 pub fn child_keymat(hash: HashAlg, d: &Secret, x: &ChildInput<'_>, n: usize) -> Secret {
     let gxy = x.gxy.map_or(&[][..], Secret::expose);
-    expand(n, |previous| {
-        hash.hmac(d.expose(), &[previous.unwrap_or_default(), gxy, &[x.protocol], &x.spi.to_be_bytes(), x.ni, x.nr])
-    })
+    expand(n, |previous| hash.hmac(d.expose(), &[previous.unwrap_or_default(), gxy, &[x.protocol], &x.spi.to_be_bytes(), x.ni, x.nr]))
 }
 
 #[cfg(test)]
@@ -168,10 +165,7 @@ mod tests {
             if name == "SKEYID_e" {
                 let hash = hash.unwrap();
                 let f = |n: &str| fields[n].clone();
-                let id = IkeSaId {
-                    initiator: f("CKY_I").try_into().unwrap(),
-                    responder: f("CKY_R").try_into().unwrap(),
-                };
+                let id = IkeSaId { initiator: f("CKY_I").try_into().unwrap(), responder: f("CKY_R").try_into().unwrap() };
                 let skeyid = skeyid_psk(hash, &Secret::new(f("pre-shared-key")), &f("Ni"), &f("Nr"));
                 assert_eq!(skeyid.expose(), f("SKEYID"));
                 let keys = skeyids(hash, &skeyid, &Secret::new(f("g^xy")), id);

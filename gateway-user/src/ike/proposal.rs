@@ -148,12 +148,8 @@ fn wishes_2(t: &Transform) -> Option<Wishes> {
 /// Basic attributes a policy stands for.
 fn policy_attributes(p: &IsakmpPolicy) -> Option<Vec<(u16, u16)>> {
     let (cipher, bits) = p1_cipher(p.encryption)?;
-    let mut out = vec![
-        (p1::ENCRYPTION, cipher),
-        (p1::HASH, p1_hash(p.hash)),
-        (p1::AUTHENTICATION, AUTH_PSK),
-        (p1::GROUP, p.group.number()),
-    ];
+    let mut out =
+        vec![(p1::ENCRYPTION, cipher), (p1::HASH, p1_hash(p.hash)), (p1::AUTHENTICATION, AUTH_PSK), (p1::GROUP, p.group.number())];
     out.extend(bits.map(|b| (p1::KEY_LENGTH, b)));
     Some(out)
 }
@@ -201,11 +197,7 @@ pub fn isakmp_choose(policies: &[IsakmpPolicy], offer: &SaPayload) -> Result<(us
     if proposal.protocol != protocol::ISAKMP || !matches!(proposal.spi.len(), 0 | 8 | 16) {
         return Err("phase 1 proposal is not for ISAKMP".into());
     }
-    let found = proposal
-        .transforms
-        .iter()
-        .filter_map(|t| isakmp_match(policies, t).map(|(i, life)| (i, life, t)))
-        .min_by_key(|(i, ..)| *i);
+    let found = proposal.transforms.iter().filter_map(|t| isakmp_match(policies, t).map(|(i, life)| (i, life, t))).min_by_key(|(i, ..)| *i);
     let Some((index, life, t)) = found else {
         return Err(format!("none of {} transforms meets an isakmp policy", proposal.transforms.len()));
     };
@@ -319,10 +311,7 @@ fn shorter(ours: u64, theirs: Option<u64>) -> u64 {
 }
 
 fn agreed_lifetime(ours: Lifetime, wishes: &Wishes) -> Lifetime {
-    Lifetime {
-        seconds: shorter(ours.seconds, wishes.seconds).min(LIFETIME_MAX_S),
-        kilobytes: shorter(ours.kilobytes, wishes.kilobytes),
-    }
+    Lifetime { seconds: shorter(ours.seconds, wishes.seconds).min(LIFETIME_MAX_S), kilobytes: shorter(ours.kilobytes, wishes.kilobytes) }
 }
 
 /// The shorter of two lifetimes, each field by itself; 0 is no limit.
@@ -332,9 +321,11 @@ pub fn shorter_lifetime(a: Lifetime, b: Lifetime) -> Lifetime {
 
 /// The PFS group of an offer: the same in every transform of every proposal, or in none (RFC 2409 5.5).
 fn offered_group(offer: &SaPayload) -> Result<Option<u16>, Refusal> {
-    let mut groups = offer.proposals.iter().flat_map(|p| &p.transforms).map(|t| {
-        t.attributes.iter().find(|a| a.kind == p2::GROUP).map(Attribute::as_number)
-    });
+    let mut groups = offer
+        .proposals
+        .iter()
+        .flat_map(|p| &p.transforms)
+        .map(|t| t.attributes.iter().find(|a| a.kind == p2::GROUP).map(Attribute::as_number));
     let first = groups.next().flatten();
     if groups.any(|g| g != first) {
         return Err("the PFS group is not the same in every transform".into());
@@ -374,8 +365,7 @@ pub fn esp_choose(entry: &MapEntry, offer: &SaPayload) -> Result<EspChoice, Refu
         pfs,
         lifetime,
         answer: SaPayload { proposals: vec![Proposal { transforms: vec![t.clone()], ..p.clone() }] },
-        shortened: longer(entry.lifetime.seconds, wishes.seconds)
-            || longer(entry.lifetime.kilobytes, wishes.kilobytes),
+        shortened: longer(entry.lifetime.seconds, wishes.seconds) || longer(entry.lifetime.kilobytes, wishes.kilobytes),
     })
 }
 
@@ -426,8 +416,7 @@ pub fn lifetime_data(l: Lifetime) -> Vec<u8> {
 /// Reads the data of RESPONDER-LIFETIME; `None` when it is malformed. `phase1` tells whose attribute numbers are meant.
 pub fn read_lifetime_data(data: &[u8], phase1: bool) -> Option<Lifetime> {
     let attributes = Attribute::decode_list(data).ok()?;
-    let (kind, duration) =
-        if phase1 { (p1::LIFE_TYPE, p1::LIFE_DURATION) } else { (p2::LIFE_TYPE, p2::LIFE_DURATION) };
+    let (kind, duration) = if phase1 { (p1::LIFE_TYPE, p1::LIFE_DURATION) } else { (p2::LIFE_TYPE, p2::LIFE_DURATION) };
     let w = Wishes::read(&attributes, kind, duration)?;
     Some(Lifetime { seconds: w.seconds.unwrap_or(0), kilobytes: w.kilobytes.unwrap_or(0) })
 }

@@ -22,10 +22,7 @@ fn entry(transforms: &[(CipherAlg, Option<IntegAlg>)], pfs: Option<DhGroup>) -> 
         seq: 1,
         local: [40, 0, 0, 1].into(),
         peers: vec![[192, 168, 3, 1].into()],
-        transforms: transforms
-            .iter()
-            .map(|&(encr, integ)| EspTransform { name: "T".into(), encr, integ, mode: Mode::Tunnel })
-            .collect(),
+        transforms: transforms.iter().map(|&(encr, integ)| EspTransform { name: "T".into(), encr, integ, mode: Mode::Tunnel }).collect(),
         pfs,
         lifetime: Lifetime { seconds: 3600, kilobytes: 4_608_000 },
         replay_window: 64,
@@ -91,8 +88,7 @@ fn phase_1_refuses_what_it_has_no_policy_for() {
     odd.proposals[0].transforms[0].attributes.retain(|a| a.kind != 14);
     assert!(isakmp_choose(&policies(), &odd).is_err());
     let mut odd = isakmp_offer(&policies()[..1]);
-    odd.proposals[0].transforms[0].attributes[0].value =
-        crate::ike::message::AttributeValue::Variable(vec![0, 7]);
+    odd.proposals[0].transforms[0].attributes[0].value = crate::ike::message::AttributeValue::Variable(vec![0, 7]);
     assert!(isakmp_choose(&policies(), &odd).is_err());
 }
 

@@ -178,10 +178,7 @@ mod tests {
     #[test]
     fn a_header_survives_the_wire() {
         assert_eq!(Header::decode(&bytes()), Ok(header()));
-        assert_eq!(
-            bytes(),
-            hex_literal::hex!("0101010101010101 0202020202020202 08 10 20 01 01020304 0000001c"),
-        );
+        assert_eq!(bytes(), hex_literal::hex!("0101010101010101 0202020202020202 08 10 20 01 01020304 0000001c"),);
     }
 
     #[test]

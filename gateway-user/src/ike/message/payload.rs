@@ -104,8 +104,7 @@ impl<'a> Payloads<'a> {
         let mut items = Vec::new();
         let mut next = first;
         loop {
-            let kind = PayloadKind::from_number(next)
-                .ok_or(DecodeError::Value { field: "payload type", got: u64::from(next) })?;
+            let kind = PayloadKind::from_number(next).ok_or(DecodeError::Value { field: "payload type", got: u64::from(next) })?;
             if kind == PayloadKind::None {
                 break;
             }

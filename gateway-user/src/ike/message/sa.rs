@@ -97,9 +97,7 @@ impl Attribute {
     pub fn as_number(&self) -> u64 {
         match &self.value {
             AttributeValue::Basic(v) => u64::from(*v),
-            AttributeValue::Variable(bytes) => {
-                bytes.iter().fold(0u64, |n, &b| if n >> 56 != 0 { u64::MAX } else { n << 8 | u64::from(b) })
-            }
+            AttributeValue::Variable(bytes) => bytes.iter().fold(0u64, |n, &b| if n >> 56 != 0 { u64::MAX } else { n << 8 | u64::from(b) }),
         }
     }
 }
@@ -198,8 +196,7 @@ impl Proposal {
         if spi_size > SPI_SIZE_MAX {
             return Err(DecodeError::Length { field: "SPI size", got: spi_size });
         }
-        *transforms_left =
-            transforms_left.checked_sub(count).ok_or(DecodeError::Length { field: "transform count", got: count })?;
+        *transforms_left = transforms_left.checked_sub(count).ok_or(DecodeError::Length { field: "transform count", got: count })?;
         let spi = r.take(spi_size, "SPI")?.to_vec();
         let mut transforms = Vec::with_capacity(count);
         for i in 0..count {

@@ -68,13 +68,55 @@ fn shapes_of_main_mode_message_1() {
     let mut lengths = good.clone();
     lengths[10] = 0x7f;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("vendor ID first", build(&|c| { c.push(PayloadKind::Vendor, b"x").push(PayloadKind::Sa, &good); }), "payloads"),
-        ("no SA", build(&|c| { c.push(PayloadKind::Nonce, &[1; 16]); }), "payloads"),
-        ("two SAs", build(&|c| { c.push(PayloadKind::Sa, &good).push(PayloadKind::Sa, &good); }), "payloads"),
-        ("KE too early", build(&|c| { c.push(PayloadKind::Sa, &good).push(PayloadKind::KeyExchange, &[1; 64]); }), "payloads"),
-        ("situation bits (CVE-2015-3204)", build(&|c| { c.push(PayloadKind::Sa, &situation); }), "payloads"),
-        ("inner length past the end (CVE-2016-6415)", build(&|c| { c.push(PayloadKind::Sa, &lengths); }), "payloads"),
-        ("empty SA", build(&|c| { c.push(PayloadKind::Sa, b""); }), "payloads"),
+        (
+            "vendor ID first",
+            build(&|c| {
+                c.push(PayloadKind::Vendor, b"x").push(PayloadKind::Sa, &good);
+            }),
+            "payloads",
+        ),
+        (
+            "no SA",
+            build(&|c| {
+                c.push(PayloadKind::Nonce, &[1; 16]);
+            }),
+            "payloads",
+        ),
+        (
+            "two SAs",
+            build(&|c| {
+                c.push(PayloadKind::Sa, &good).push(PayloadKind::Sa, &good);
+            }),
+            "payloads",
+        ),
+        (
+            "KE too early",
+            build(&|c| {
+                c.push(PayloadKind::Sa, &good).push(PayloadKind::KeyExchange, &[1; 64]);
+            }),
+            "payloads",
+        ),
+        (
+            "situation bits (CVE-2015-3204)",
+            build(&|c| {
+                c.push(PayloadKind::Sa, &situation);
+            }),
+            "payloads",
+        ),
+        (
+            "inner length past the end (CVE-2016-6415)",
+            build(&|c| {
+                c.push(PayloadKind::Sa, &lengths);
+            }),
+            "payloads",
+        ),
+        (
+            "empty SA",
+            build(&|c| {
+                c.push(PayloadKind::Sa, b"");
+            }),
+            "payloads",
+        ),
     ];
     for (name, bytes, reason) in cases {
         assert_eq!(refused(&mut net, &bytes), [reason], "{name}");
@@ -253,24 +295,14 @@ fn exchange_switch_and_wrong_order_in_main_mode() {
     for (bytes, reason) in [
         (Chain::new().prepend(PayloadKind::Hash, &[1; 32]).message(header(id, Exchange::Quick, 7)), "not_encrypted"),
         (
-            Chain::new().prepend(PayloadKind::Hash, &[1; 32]).message(Header {
-                flags: 1,
-                ..header(id, Exchange::Quick, 7)
-            }),
+            Chain::new().prepend(PayloadKind::Hash, &[1; 32]).message(Header { flags: 1, ..header(id, Exchange::Quick, 7) }),
             "not_established",
         ),
         (
-            Chain::new().prepend(PayloadKind::Delete, &Delete::Isakmp(vec![id]).encode()).message(header(
-                id,
-                Exchange::Informational,
-                7,
-            )),
+            Chain::new().prepend(PayloadKind::Delete, &Delete::Isakmp(vec![id]).encode()).message(header(id, Exchange::Informational, 7)),
             "not_encrypted",
         ),
-        (
-            Chain::new().prepend(PayloadKind::Id, &[1, 0, 0, 0, 40, 0, 0, 1]).message(header(id, Exchange::Main, 0)),
-            "payloads",
-        ),
+        (Chain::new().prepend(PayloadKind::Id, &[1, 0, 0, 0, 40, 0, 0, 1]).message(header(id, Exchange::Main, 0)), "payloads"),
         (message_1(9), "repeated"),
     ] {
         net.nodes[B].events.clear();

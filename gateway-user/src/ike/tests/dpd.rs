@@ -6,8 +6,7 @@ use std::time::Duration;
 
 fn dpd(interval: u64) -> [IkeConfig; 2] {
     let mut c = usual();
-    c[A].dpd =
-        Some(DpdConfig { interval: Duration::from_secs(interval), retry: Duration::from_secs(2), retries: 5 });
+    c[A].dpd = Some(DpdConfig { interval: Duration::from_secs(interval), retry: Duration::from_secs(2), retries: 5 });
     c
 }
 

@@ -119,8 +119,7 @@ fn death_at_any_moment_heals() {
         for step in 0..14 {
             let mut c = usual();
             for c in &mut c {
-                c.dpd =
-                    Some(DpdConfig { interval: Duration::from_secs(20), retry: Duration::from_secs(3), retries: 3 });
+                c.dpd = Some(DpdConfig { interval: Duration::from_secs(20), retry: Duration::from_secs(3), retries: 3 });
             }
             let mut net = Net::new(3, c);
             net.initiate(starter);

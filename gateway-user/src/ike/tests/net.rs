@@ -167,15 +167,7 @@ impl Net {
         for node in &mut nodes {
             node.engine.set_active(true, now);
         }
-        Self {
-            nodes,
-            now,
-            weather: Weather::default(),
-            rng: Seeded::new(seed),
-            queue: BTreeMap::new(),
-            serial: 0,
-            lost: 0,
-        }
+        Self { nodes, now, weather: Weather::default(), rng: Seeded::new(seed), queue: BTreeMap::new(), serial: 0, lost: 0 }
     }
 
     pub fn pump(&mut self) {
@@ -310,12 +302,7 @@ pub fn policy(encryption: CipherAlg, hash: HashAlg, group: DhGroup) -> IsakmpPol
 pub fn configs(flows: u8, policies: &[IsakmpPolicy], esp: (CipherAlg, Option<IntegAlg>), pfs: Option<DhGroup>) -> [IkeConfig; 2] {
     let a: IpAddr = [40, 0, 0, 1].into();
     let b: IpAddr = [192, 168, 3, 1].into();
-    let nets = |n: u8| {
-        (
-            Selector::net4(Ipv4Addr::new(172, 16, 31 + n, 0), 24),
-            Selector::net4(Ipv4Addr::new(192, 168, 4 + n, 0), 24),
-        )
-    };
+    let nets = |n: u8| (Selector::net4(Ipv4Addr::new(172, 16, 31 + n, 0), 24), Selector::net4(Ipv4Addr::new(192, 168, 4 + n, 0), 24));
     let make = |local: IpAddr, peer: IpAddr, mirror: bool| IkeConfig {
         policies: policies.to_vec(),
         keys: vec![PreSharedKey { address: peer, key: Secret::new(b"a pre-shared key of some length".to_vec()) }],
@@ -347,10 +334,5 @@ pub fn configs(flows: u8, policies: &[IsakmpPolicy], esp: (CipherAlg, Option<Int
 
 /// The usual pair of configurations: fast group, AES, no PFS.
 pub fn usual() -> [IkeConfig; 2] {
-    configs(
-        1,
-        &[policy(CipherAlg::Aes256, HashAlg::Sha256, DhGroup::Ecp256)],
-        (CipherAlg::Aes256, Some(IntegAlg::HmacSha256)),
-        None,
-    )
+    configs(1, &[policy(CipherAlg::Aes256, HashAlg::Sha256, DhGroup::Ecp256)], (CipherAlg::Aes256, Some(IntegAlg::HmacSha256)), None)
 }

@@ -61,6 +61,7 @@ fn child_rekey_from_both_ends_at_once_ends_with_one_pair() {
 fn isakmp_rekey_keeps_the_children() {
     for node in [A, B] {
         let mut net = up(3);
+        net.secs(100);
         let spi = net.nodes[A].live()[0].spi_in;
         let old = net.nodes[node].engine.view(net.now)[0].id;
         net.request(node, IkeRequest::RekeyIsakmp(old));

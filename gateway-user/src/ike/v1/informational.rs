@@ -32,17 +32,13 @@ impl Engine {
     }
 
     /// An Informational datagram under an established SA.
-    pub(in crate::ike) fn informational_datagram(
-        &mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant,
-    ) {
+    pub(in crate::ike) fn informational_datagram(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
         if let Err(Refuse(reason, detail)) = self.informational(handle, from, header, bytes, now) {
             self.refuse(from, reason, detail);
         }
     }
 
-    fn informational(
-        &mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant,
-    ) -> Verdict {
+    fn informational(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
         let message_id = header.message_id;
         let seen = digest(bytes);
         let suite = self.suite(handle).ok_or_else(ended)?;
@@ -55,9 +51,7 @@ impl Engine {
         }
         let iv = suite.first_iv(message_id);
         let (plain, _) = crypt::open(suite.cipher, &suite.key, &iv, bytes).ok_or_else(unreadable)?;
-        let payloads = suite.verify(header, &plain, |p| {
-            keymat::hash_1(suite.hash, &suite.keys.a, message_id, p.after_first())
-        })?;
+        let payloads = suite.verify(header, &plain, |p| keymat::hash_1(suite.hash, &suite.keys.a, message_id, p.after_first()))?;
         // Not yet a proof of life: it could be a replay of a message ID that is forgotten by now. DPD's numbers cannot.
         let mut answer = None;
         let mut refused = None;
@@ -67,9 +61,7 @@ impl Engine {
             Ok(()) => {
                 for p in payloads.items() {
                     let done = match p.kind {
-                        PayloadKind::Notify => {
-                            Notify::decode(p.body).map_err(Refuse::from).and_then(|n| self.notified(handle, &n, now))
-                        }
+                        PayloadKind::Notify => Notify::decode(p.body).map_err(Refuse::from).and_then(|n| self.notified(handle, &n, now)),
                         PayloadKind::Delete => Delete::decode(p.body).map_err(Refuse::from).map(|d| {
                             self.deleted(handle, &d, from, now);
                             None

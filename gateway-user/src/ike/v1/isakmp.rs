@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const OVERLAP: Duration = Duration::from_secs(10);
 /// The same at the end that did not start the rekey: the other one should delete it first.
 const OVERLAP_RESPONDER: Duration = Duration::from_secs(15);
+/// An SA of this age did not cross with another one.
+const SETTLED: Duration = Duration::from_secs(60);
 /// ISAKMP SAs with one peer; the oldest goes when one more comes.
 const SAS_PER_PAIR_MAX: usize = 6;
 /// A failed rekey of an ISAKMP SA is tried again after this time, and up to twice of it.
@@ -21,9 +23,7 @@ const REKEY_RETRY: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Main mode ended well.
-    pub(super) fn main_up(
-        &mut self, handle: Handle, peer_id: String, last_main: Option<(Digest, Vec<u8>)>, contact: bool, now: Instant,
-    ) {
+    pub(super) fn main_up(&mut self, handle: Handle, peer_id: String, last_main: Option<(Digest, Vec<u8>)>, contact: bool, now: Instant) {
         let dpd_next = self.rng.u32() & 0x7fff_ffff;
         let Some(sa) = self.sas.get_mut(&handle) else { return };
         let (id, pair, initiator, born, peer) = (sa.id, sa.pair(), sa.initiator, sa.born, sa.peer);
@@ -84,9 +84,11 @@ impl Engine {
             self.timers.set(Timer::Overlap(old), now + OVERLAP);
             self.dirty.insert(old);
         }
-        // A peer that began anew while this SA stood means to replace it; some wait for us to delete it. SAs that crossed stay.
+        // A peer that began anew while this SA had stood for a while means to replace it; some wait for us to delete it. Of SAs that
+        // crossed or came in a row nobody knows which one the peer ties its child pairs to (it may drop them with it): they stay.
+        let settled = |u: &&mut Up| !u.replaced && born.saturating_duration_since(u.up_at) > SETTLED;
         if let Some(old) = older.filter(|_| !initiator)
-            && let Some(up) = self.sas.get_mut(&old).and_then(Sa::up_mut).filter(|u| u.up_at < born && !u.replaced)
+            && let Some(up) = self.sas.get_mut(&old).and_then(Sa::up_mut).filter(settled)
         {
             up.replaced = true;
             self.timers.clear(Timer::Soft(old));
@@ -132,9 +134,7 @@ impl Engine {
     pub(in crate::ike) fn isakmp_soft(&mut self, handle: Handle, now: Instant) {
         let Some(pair) = self.sas.get(&handle).map(Sa::pair) else { return };
         let Some(p) = self.pairs.get(&pair) else { return };
-        let younger = |h: &Handle| {
-            *h != handle && self.sas.get(h).and_then(Sa::up).is_some_and(|u| !u.replaced && u.soft > now)
-        };
+        let younger = |h: &Handle| *h != handle && self.sas.get(h).and_then(Sa::up).is_some_and(|u| !u.replaced && u.soft > now);
         if p.sas.iter().any(younger) || (p.children.is_empty() && p.wants.is_empty()) {
             return;
         }
@@ -225,12 +225,7 @@ impl Engine {
         let Some(p) = self.pairs.get(&pair) else { return };
         let older = |h: &Handle| *h != handle && self.sas.get(h).and_then(Sa::up).is_some_and(|u| u.up_at < before);
         let sas: Vec<Handle> = p.sas.iter().copied().filter(older).collect();
-        let children: Vec<_> = p
-            .children
-            .iter()
-            .copied()
-            .filter(|spi| self.children.get(spi).is_some_and(|c| c.up_at < before))
-            .collect();
+        let children: Vec<_> = p.children.iter().copied().filter(|spi| self.children.get(spi).is_some_and(|c| c.up_at < before)).collect();
         if let Some(up) = self.sas.get_mut(&handle).and_then(Sa::up_mut) {
             up.contacted = true;
         }
@@ -279,8 +274,7 @@ impl Engine {
         if let Some(handle) = starting {
             self.forget_sa(handle);
         }
-        let half: Vec<Handle> =
-            self.sas.iter().filter(|(_, s)| s.pair() == pair && s.up().is_none()).map(|(h, _)| *h).collect();
+        let half: Vec<Handle> = self.sas.iter().filter(|(_, s)| s.pair() == pair && s.up().is_none()).map(|(h, _)| *h).collect();
         for handle in half {
             self.forget_sa(handle);
         }
@@ -326,13 +320,8 @@ impl Engine {
             self.quicks.remove(&(handle, message_id));
             self.timers.clear(Timer::Quick(handle, message_id));
         }
-        for timer in [
-            Timer::HalfOpen(handle),
-            Timer::Retransmit(handle),
-            Timer::Soft(handle),
-            Timer::Hard(handle),
-            Timer::Overlap(handle),
-        ] {
+        for timer in [Timer::HalfOpen(handle), Timer::Retransmit(handle), Timer::Soft(handle), Timer::Hard(handle), Timer::Overlap(handle)]
+        {
             self.timers.clear(timer);
         }
         self.drop_jobs(JobTarget::Main(handle));

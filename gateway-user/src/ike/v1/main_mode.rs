@@ -19,8 +19,7 @@ use crate::ike::engine::{Engine, JobTarget};
 use crate::ike::job::{Job, JobDone};
 use crate::ike::keymat;
 use crate::ike::message::{
-    Chain, Exchange, HEADER_LEN, Header, Id, Notify, PayloadKind, Payloads, SaPayload, VENDOR_DPD, flag,
-    is_dpd_vendor, notify_type,
+    Chain, Exchange, HEADER_LEN, Header, Id, Notify, PayloadKind, Payloads, SaPayload, VENDOR_DPD, flag, is_dpd_vendor, notify_type,
 };
 use crate::ike::proposal;
 use crate::ike::timer::Timer;
@@ -70,9 +69,7 @@ impl Engine {
     }
 
     /// Any main mode datagram.
-    pub(in crate::ike) fn main_datagram(
-        &mut self, from: SocketAddr, to: SocketAddr, header: &Header, bytes: &[u8], now: Instant,
-    ) {
+    pub(in crate::ike) fn main_datagram(&mut self, from: SocketAddr, to: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
         let verdict = if header.message_id != 0 {
             Err(Refuse("message_id", "not zero in phase 1".into()))
         } else if header.id.responder == [0; 8] {
@@ -253,8 +250,8 @@ impl Engine {
         let peer_dpd = payloads.all(PayloadKind::Vendor).any(is_dpd_vendor);
         let main = self.main(handle)?;
         let offer = main.offer.as_ref().ok_or_else(gone)?;
-        let (index, lifetime_s) = proposal::isakmp_accept(&main.config.policies, offer, &answer)
-            .map_err(|why| Refuse("proposal_answer", why))?;
+        let (index, lifetime_s) =
+            proposal::isakmp_accept(&main.config.policies, offer, &answer).map_err(|why| Refuse("proposal_answer", why))?;
         let policy = main.config.policies.get(index).cloned().ok_or_else(gone)?;
         let group = policy.group;
         main.policy = Some(policy);
@@ -369,11 +366,7 @@ impl Engine {
                 main.state = MainState::WaitAuth;
                 self.main_prove(handle, now)
             }
-            MainState::WaitSa
-            | MainState::WaitKe
-            | MainState::WaitAuth
-            | MainState::AnsweredSa
-            | MainState::AnsweredKe => Err(gone()),
+            MainState::WaitSa | MainState::WaitKe | MainState::WaitAuth | MainState::AnsweredSa | MainState::AnsweredKe => Err(gone()),
         }
     }
 
@@ -403,9 +396,7 @@ impl Engine {
         let idir = Id::host(local.ip()).ok_or_else(gone)?.encode();
         let main = self.main(handle)?;
         let (hash, cipher) = main.suite()?;
-        let proof = main.read_proof(header, bytes, |main, idii| {
-            keymat::hash_i(hash, &main.skeyid, &main.auth_input(id), idii)
-        })?;
+        let proof = main.read_proof(header, bytes, |main, idii| keymat::hash_i(hash, &main.skeyid, &main.auth_input(id), idii))?;
         let name = check_id(&proof.id, peer.ip())?;
         let mut iv = proof.iv;
         let answer_proof = keymat::hash_r(hash, &main.skeyid, &main.auth_input(id), &idir);
@@ -423,9 +414,7 @@ impl Engine {
         let (id, peer) = self.sas.get(&handle).map(|s| (s.id, s.peer)).ok_or_else(gone)?;
         let main = self.main(handle)?;
         let (hash, _) = main.suite()?;
-        let proof = main.read_proof(header, bytes, |main, idir| {
-            keymat::hash_r(hash, &main.skeyid, &main.auth_input(id), idir)
-        })?;
+        let proof = main.read_proof(header, bytes, |main, idir| keymat::hash_r(hash, &main.skeyid, &main.auth_input(id), idir))?;
         let name = check_id(&proof.id, peer.ip())?;
         main.iv = proof.iv;
         if let Some(seconds) = proof.lifetime_s {
@@ -455,7 +444,7 @@ impl Engine {
     pub(in crate::ike) fn main_too_old(&mut self, handle: Handle, now: Instant) {
         let Ok(main) = self.main(handle) else { return };
         let state = main.state;
-        self.main_failed(handle, &format!("no answer ({state:?})"), now);
+        self.main_failed(handle, &no_answer(state), now);
     }
 
     /// The initiator's retransmission.
@@ -466,7 +455,7 @@ impl Engine {
         let Some(main) = sa.main_mut() else { return };
         let (Some(out), true) = (main.out.clone(), main.sends < tries) else {
             let at = main.state;
-            return self.main_failed(handle, &format!("no answer ({at:?})"), now);
+            return self.main_failed(handle, &no_answer(at), now);
         };
         main.sends += 1;
         main.sent_at = now;
@@ -490,6 +479,20 @@ impl Engine {
         let header = Header { id, next: 0, exchange: Exchange::Informational, flags: 0, message_id };
         self.transmit(to, from, chain.message(header));
     }
+}
+
+fn no_answer(state: MainState) -> String {
+    let hint = match state {
+        MainState::WaitAuth => ": are the pre-shared keys equal on both ends?",
+        MainState::WaitSa => ": does the peer answer at UDP port 500, and does it know an equal isakmp policy?",
+        MainState::MakeKe
+        | MainState::WaitKe
+        | MainState::MakeKeys
+        | MainState::AnsweredSa
+        | MainState::AnswerKeys
+        | MainState::AnsweredKe => "",
+    };
+    format!("no answer ({state:?}){hint}")
 }
 
 /// Time before the next transmission after `sends` of them.

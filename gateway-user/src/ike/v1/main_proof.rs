@@ -93,9 +93,7 @@ impl Main {
     }
 
     /// Decrypts message 5 or 6 and checks its HASH; every failure looks the same.
-    pub(super) fn read_proof(
-        &self, header: &Header, bytes: &[u8], expected: impl FnOnce(&Self, &[u8]) -> Vec<u8>,
-    ) -> Verdict<Proof> {
+    pub(super) fn read_proof(&self, header: &Header, bytes: &[u8], expected: impl FnOnce(&Self, &[u8]) -> Vec<u8>) -> Verdict<Proof> {
         if header.flags & flag::ENCRYPTED == 0 {
             return Err(Refuse("not_encrypted", String::new()));
         }
@@ -107,13 +105,7 @@ impl Main {
         if !ct_eq(&expected(self, id), hash) {
             return Err(auth());
         }
-        payloads.only(&[
-            PayloadKind::Id,
-            PayloadKind::Hash,
-            PayloadKind::Notify,
-            PayloadKind::Vendor,
-            PayloadKind::CertRequest,
-        ])?;
+        payloads.only(&[PayloadKind::Id, PayloadKind::Hash, PayloadKind::Notify, PayloadKind::Vendor, PayloadKind::CertRequest])?;
         let mut proof = Proof { id: id.to_vec(), iv, initial_contact: false, lifetime_s: None };
         for body in payloads.all(PayloadKind::Notify) {
             let Ok(n) = Notify::decode(body) else { continue };

@@ -48,7 +48,10 @@ impl Suite {
 
     /// Decrypts and checks that the message is well formed, begins with a HASH, and that the HASH is right.
     pub(super) fn verify<'p>(
-        &self, header: &Header, plain: &'p [u8], expected: impl FnOnce(&Payloads<'p>) -> Vec<u8>,
+        &self,
+        header: &Header,
+        plain: &'p [u8],
+        expected: impl FnOnce(&Payloads<'p>) -> Vec<u8>,
     ) -> Verdict<Payloads<'p>> {
         let payloads = Payloads::decode(header.next, plain).map_err(|_| unreadable())?;
         payloads.first_is(PayloadKind::Hash).map_err(|_| unreadable())?;
@@ -155,9 +158,7 @@ pub(super) fn check_ke(pfs: Option<crate::crypto::DhGroup>, ke: Option<&[u8]>) -
     match (pfs, ke) {
         (None, None) => Ok(()),
         (Some(group), Some(ke)) if ke.len() == group.public_len() => Ok(()),
-        (Some(group), Some(ke)) => {
-            Err(Refuse("ke_length", format!("{} bytes for group {}", ke.len(), group.number())))
-        }
+        (Some(group), Some(ke)) => Err(Refuse("ke_length", format!("{} bytes for group {}", ke.len(), group.number()))),
         (Some(_), None) => Err(Refuse("payloads", "a PFS group but no KE payload".into())),
         (None, Some(_)) => Err(Refuse("payloads", "a KE payload but no PFS group".into())),
     }

@@ -71,9 +71,7 @@ impl Engine {
     }
 
     /// A quick mode datagram under an established SA.
-    pub(in crate::ike) fn quick_datagram(
-        &mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant,
-    ) {
+    pub(in crate::ike) fn quick_datagram(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
         let verdict = self.quick_message(handle, header, bytes, now);
         if let Err(Refuse(reason, detail)) = verdict {
             self.refuse(from, reason, detail);
@@ -86,8 +84,7 @@ impl Engine {
         if let Some(quick) = self.quicks.get_mut(&(handle, message_id)) {
             if quick.seen == Some(seen) {
                 // Only the responder's last message answers a repetition here; the initiator waits or has computed.
-                let again = quick.state == QuickState::WaitProof
-                    && now.saturating_duration_since(quick.sent_at) >= RESEND_GAP;
+                let again = quick.state == QuickState::WaitProof && now.saturating_duration_since(quick.sent_at) >= RESEND_GAP;
                 let out = quick.out.clone().filter(|_| again).ok_or(Refuse("repeated", "seen already".into()))?;
                 quick.sent_at = now;
                 if let Some(sa) = self.sas.get(&handle) {
@@ -113,9 +110,7 @@ impl Engine {
     }
 
     /// Looks a message ID up among those used before: the answer to repeat, a refusal, or `None` when the ID is new.
-    pub(super) fn repeated(
-        &mut self, handle: Handle, message_id: u32, seen: &super::sa::Digest, now: Instant,
-    ) -> Verdict<Option<Vec<u8>>> {
+    pub(super) fn repeated(&mut self, handle: Handle, message_id: u32, seen: &super::sa::Digest, now: Instant) -> Verdict<Option<Vec<u8>>> {
         let up = self.sas.get_mut(&handle).and_then(Sa::up_mut).ok_or_else(ended)?;
         let Some(recent) = up.recent.iter_mut().find(|r| r.message_id == message_id) else { return Ok(None) };
         match &recent.answer {
@@ -234,9 +229,8 @@ impl Engine {
         let suite = self.suite(handle).ok_or_else(ended)?;
         let quick = self.quicks.get_mut(&(handle, message_id)).ok_or_else(ended)?;
         let (plain, iv) = crypt::open(suite.cipher, &suite.key, &quick.iv, bytes).ok_or_else(unreadable)?;
-        let payloads = suite.verify(header, &plain, |p| {
-            keymat::hash_2(suite.hash, &suite.keys.a, message_id, &quick.ni, p.after_first())
-        })?;
+        let payloads =
+            suite.verify(header, &plain, |p| keymat::hash_2(suite.hash, &suite.keys.a, message_id, &quick.ni, p.after_first()))?;
         let checked = QuickBody::read(&payloads).and_then(|body| quick.check_answer(&body).map(|choice| (body, choice)));
         self.heard(suite.pair(), now);
         let (body, choice) = match checked {
@@ -336,11 +330,7 @@ impl Engine {
 
     /// Gives back what an unfinished quick mode holds.
     pub(in crate::ike) fn release(&mut self, quick: &Quick) {
-        self.command(if quick.installed {
-            IkeCommand::RemoveChild(quick.spi_in)
-        } else {
-            IkeCommand::ReleaseSpi(quick.spi_in)
-        });
+        self.command(if quick.installed { IkeCommand::RemoveChild(quick.spi_in) } else { IkeCommand::ReleaseSpi(quick.spi_in) });
     }
 
     /// Ends a quick mode without a pair.
@@ -365,8 +355,7 @@ impl Quick {
     fn check_answer(&self, body: &QuickBody) -> Verdict<EspChoice> {
         let entry: &MapEntry = self.entry().ok_or_else(ended)?;
         let offer = self.offer.as_ref().ok_or_else(ended)?;
-        let mut choice =
-            proposal::esp_accept(entry, offer, &body.sa).map_err(|why| Refuse("proposal_answer", why))?;
+        let mut choice = proposal::esp_accept(entry, offer, &body.sa).map_err(|why| Refuse("proposal_answer", why))?;
         if let Some(lifetime) = body.lifetime {
             choice.lifetime = proposal::shorter_lifetime(choice.lifetime, lifetime);
         }

@@ -31,9 +31,7 @@ impl Engine {
         let suite = self.suite(handle).ok_or_else(ended)?;
         let first_iv = suite.first_iv(message_id);
         let (plain, iv) = crypt::open(suite.cipher, &suite.key, &first_iv, bytes).ok_or_else(unreadable)?;
-        let payloads = suite.verify(header, &plain, |p| {
-            keymat::hash_1(suite.hash, &suite.keys.a, message_id, p.after_first())
-        })?;
+        let payloads = suite.verify(header, &plain, |p| keymat::hash_1(suite.hash, &suite.keys.a, message_id, p.after_first()))?;
         let running = self.quicks.range((handle, 0)..=(handle, u32::MAX)).count();
         if running >= self.config.limits.quick_modes_max {
             return Err(Refuse("quick_modes_limit", format!("{running} are running")));
@@ -120,9 +118,7 @@ impl Engine {
     }
 
     /// Tells the peer under protection why its request was refused.
-    fn quick_refused(
-        &mut self, handle: Handle, message_id: u32, kind: u16, body: &QuickBody, bytes: &[u8], now: Instant,
-    ) {
+    fn quick_refused(&mut self, handle: Handle, message_id: u32, kind: u16, body: &QuickBody, bytes: &[u8], now: Instant) {
         let spi = body.sa.proposals.first().map(|p| p.spi.clone()).unwrap_or_default();
         let n = Notify { protocol: protocol::ESP, kind, spi, data: Vec::new() };
         let sent = self.send_informational(handle, PayloadKind::Notify, &n.encode());
@@ -159,9 +155,7 @@ impl Engine {
         let suite = self.suite(handle).ok_or_else(ended)?;
         let quick = self.quicks.get_mut(&(handle, message_id)).ok_or_else(ended)?;
         let (plain, _) = crypt::open(suite.cipher, &suite.key, &quick.iv, bytes).ok_or_else(unreadable)?;
-        let payloads = suite.verify(header, &plain, |_| {
-            keymat::hash_3(suite.hash, &suite.keys.a, message_id, &quick.ni, &quick.nr)
-        })?;
+        let payloads = suite.verify(header, &plain, |_| keymat::hash_3(suite.hash, &suite.keys.a, message_id, &quick.ni, &quick.nr))?;
         payloads.only(&[PayloadKind::Hash, PayloadKind::Notify, PayloadKind::Vendor])?;
         let quick = self.quicks.remove(&(handle, message_id)).ok_or_else(ended)?;
         self.timers.clear(Timer::Quick(handle, message_id));

@@ -1,15 +1,13 @@
 //! Encoding of an established ISAKMP SA for the standby (SSP client 2, IKE HA Manager). Times are relative: the nodes' clocks differ.
 
-use super::sa::{
-    ANSWERS_MAX, FlowKey, Handle, Quick, QuickState, RECENT_MAX, Recent, Sa, Stage, Up,
-};
+use super::sa::{ANSWERS_MAX, FlowKey, Handle, Quick, QuickState, RECENT_MAX, Recent, Sa, Stage, Up};
 use crate::crypto::{CipherAlg, DhGroup, HashAlg, Secret};
 use crate::id::IkeSaId;
+use crate::ike::IkeRecord;
 use crate::ike::engine::Engine;
 use crate::ike::keymat::Skeyids;
 use crate::ike::policy::IkeConfig;
 use crate::ike::proposal::LIFETIME_MAX_S;
-use crate::ike::IkeRecord;
 use crate::sad::{ChildRecord, ChildStage, Counters};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::collections::VecDeque;
@@ -207,11 +205,8 @@ pub(in crate::ike) fn decode(body: &[u8], config: &Arc<IkeConfig>, now: Instant)
     let dpd_next = r.u32("DPD next")?;
     let dpd_seen = Some(r.u32("DPD seen")?).filter(|_| flags & FLAG_DPD_SEEN != 0);
     let peer_id = String::from_utf8_lossy(r.bytes16(ID_MAX, "peer ID")?).into_owned();
-    let last_main = if flags & FLAG_LAST_MAIN != 0 {
-        Some((r.array("digest")?, r.bytes16(ANSWER_MAX, "message 6")?.to_vec()))
-    } else {
-        None
-    };
+    let last_main =
+        if flags & FLAG_LAST_MAIN != 0 { Some((r.array("digest")?, r.bytes16(ANSWER_MAX, "message 6")?.to_vec())) } else { None };
     let recent = get_recent(&mut r, now)?;
     let up_at = now.checked_sub(age).unwrap_or(now);
     let up = Up {
