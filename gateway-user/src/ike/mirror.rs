@@ -4,7 +4,7 @@ use super::api::IkeRecord;
 use super::engine::Engine;
 use super::v1::{Handle, Pair};
 use crate::id::Spi;
-use crate::sad::ChildSa;
+use crate::sad::{ChildSa, ChildStage};
 use std::time::{Duration, Instant};
 
 /// Spread of probes and rekeys after this node became active.
@@ -104,11 +104,25 @@ impl Engine {
         }
     }
 
-    /// Attaches a mirrored child pair to its peer, under whatever ISAKMP SA the peer has now or later.
+    /// Attaches a mirrored child pair to its peer, under whatever ISAKMP SA the peer has now or later. A pair in use; see
+    /// [`Self::import_child_stage`] for others.
     pub fn import_child(&mut self, child: &ChildSa, age: Duration, now: Instant) -> Result<(), String> {
+        self.import_child_stage(child, ChildStage::Live, age, now)
+    }
+
+    /// Like [`Self::import_child`], for a pair of any stage. An inbound half belongs to its quick mode, which comes with the record of
+    /// the ISAKMP SA; a retired pair carries no flow.
+    pub fn import_child_stage(&mut self, child: &ChildSa, stage: ChildStage, age: Duration, now: Instant) -> Result<(), String> {
         self.inherited = true;
         let at = now.checked_sub(age).unwrap_or(now);
-        self.adopt_child(child, at, now)
+        match stage {
+            ChildStage::Inbound => {
+                self.unlink_child(child.spi_in);
+                Ok(())
+            }
+            ChildStage::Live => self.adopt_child(child, false, at, now),
+            ChildStage::Retired => self.adopt_child(child, true, at, now),
+        }
     }
 
     /// Forgets a child pair that the other node removed.

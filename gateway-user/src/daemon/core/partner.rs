@@ -494,7 +494,7 @@ impl Core {
             sets.push(self.replay_set(&r, Direction::Out, floor));
         }
         self.write_replay(&sets);
-        if let Err(e) = self.engine.import_child(c, r.age, now) {
+        if let Err(e) = self.engine.import_child_stage(c, r.stage, r.age, now) {
             self.refuse_record("bad_child_record", &e);
         }
         let created = now.checked_sub(r.age).unwrap_or(now);
@@ -562,7 +562,7 @@ impl Core {
             }
             self.outbound.insert((c.spi_out, c.peer), spi);
         }
-        if let Err(e) = self.engine.import_child(c, r.age, now) {
+        if let Err(e) = self.engine.import_child_stage(c, r.stage, r.age, now) {
             self.refuse_record("bad_child_record", &e);
         }
         let mut counters = r.counters;

@@ -3,6 +3,7 @@
 use super::net::*;
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
+use crate::sad::ChildStage;
 use crate::wire::Reader;
 use std::time::Duration;
 
@@ -15,8 +16,13 @@ fn take_over(net: &mut Net) {
     for record in old.mirror.values() {
         new.engine.import(record, net.now).unwrap();
     }
-    for k in old.kernel.values().filter(|k| k.outbound || k.retired) {
-        new.engine.import_child(&k.child, Duration::from_secs(1), net.now).unwrap();
+    for k in old.kernel.values() {
+        let stage = match (k.outbound, k.retired) {
+            (true, _) => ChildStage::Live,
+            (false, true) => ChildStage::Retired,
+            (false, false) => ChildStage::Inbound,
+        };
+        new.engine.import_child_stage(&k.child, stage, Duration::from_secs(1), net.now).unwrap();
     }
     new.adopt_kernel(old);
     new.mirror.clone_from(&old.mirror);
@@ -146,6 +152,33 @@ fn a_quick_mode_between_two_and_three_is_finished_by_the_other_node() {
     take_over(&mut net);
     net.secs(5);
     net.assert_settled(1);
+}
+
+/// The active dies at any moment of rekeys of both phases under loss: no flow is lost for good, nothing leaks.
+#[test]
+fn death_amid_rekeys_heals() {
+    for seed in 0..40 {
+        let mut net = up(100 + seed, (seed % 2) as usize);
+        net.weather = Weather { loss: (seed as u32 % 3) * 10, repeat: 10, delay_ms: 20 };
+        let node = (seed / 2 % 2) as usize;
+        let spi = net.nodes[node].live()[0].spi_in;
+        net.request(node, IkeRequest::RekeyChild(spi));
+        if seed % 5 == 0 {
+            let id = net.nodes[node].engine.view(net.now)[0].id;
+            net.request(node, IkeRequest::RekeyIsakmp(id));
+        }
+        net.run(Duration::from_millis(seed * 7 % 60));
+        take_over(&mut net);
+        net.secs(20);
+        net.weather = Weather::default();
+        for _ in 0..20 {
+            net.acquire(A);
+            net.acquire(B);
+            net.secs(10);
+        }
+        println!("seed {seed}");
+        net.assert_settled(1);
+    }
 }
 
 #[test]

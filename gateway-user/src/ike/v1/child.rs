@@ -60,7 +60,7 @@ impl Engine {
     pub(super) fn child_up(&mut self, child: Box<ChildSa>, order: u64, now: Instant) {
         let entry = Child::new(&child, order, now);
         let (flow, spi_in, initiator) = (entry.flow, child.spi_in, child.initiator);
-        let old = self.flows.get(&flow).copied().filter(|spi| self.children.contains_key(spi));
+        let old = self.flows.get(&flow).copied().filter(|spi| *spi != spi_in && self.children.contains_key(spi));
         let loses = old.and_then(|spi| self.children.get(&spi)).is_some_and(|c| c.order > order);
         self.link(entry, now);
         self.command(IkeCommand::InstallChild(child));
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// Takes a mirrored pair over. Of several for one flow the youngest carries it.
-    pub(in crate::ike) fn adopt_child(&mut self, child: &ChildSa, at: Instant, now: Instant) -> Result<(), String> {
+    pub(in crate::ike) fn adopt_child(&mut self, child: &ChildSa, gone: bool, at: Instant, now: Instant) -> Result<(), String> {
         let max = self.config.limits.established_max.saturating_mul(4);
         if self.children.len() >= max && !self.children.contains_key(&child.spi_in) {
             return Err(format!("child pair {}: more than {max} pairs", child.spi_in));
@@ -102,10 +102,12 @@ impl Engine {
         self.unlink_child(child.spi_in);
         let mut entry = Child::new(child, 0, at);
         let (flow, spi_in) = (entry.flow, entry.spi_in);
+        entry.retired = gone;
         let current = self.flows.get(&flow).and_then(|spi| self.children.get_mut(spi));
         let mut retired = None;
         match current {
-            Some(c) if c.up_at > at || c.order > 0 => entry.retired = true,
+            _ if gone => {}
+            Some(c) if !c.retired && (c.up_at > at || c.order > 0) => entry.retired = true,
             Some(c) => {
                 c.retired = true;
                 retired = Some(c.spi_in);
