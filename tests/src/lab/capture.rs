@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+/// Names a folder for captures under way, when they shall not be written to their place at once.
+pub const SCRATCH_ENV: &str = "GWLAB_SCRATCH";
 /// Longest frame kept.
 const SNAP: usize = 9216;
 /// pcap with ns timestamps, little endian, version 2.4, Ethernet (pcap-savefile(5)).
@@ -47,7 +49,8 @@ pub struct Capture {
     stop: Arc<AtomicBool>,
     log: Arc<Mutex<Log>>,
     thread: Option<JoinHandle<()>>,
-    /// The pcap file.
+    written: PathBuf,
+    /// The pcap file; complete once the capture is finished.
     pub file: PathBuf,
 }
 
@@ -56,7 +59,12 @@ impl Capture {
     pub fn start(ns: &'static str, file: &Path) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let log: Arc<Mutex<Log>> = Arc::default();
-        let mut pcap = Pcap::create(file)?;
+        // A guest writes to its memory while the scenario runs: its way to the host's disk stops everything else.
+        let written = match std::env::var_os(SCRATCH_ENV) {
+            Some(dir) => Path::new(&dir).join(format!("{ns}.pcap")),
+            None => file.to_owned(),
+        };
+        let mut pcap = Pcap::create(&written)?;
         let links = LinkSwitch::open(ns)?;
         let (flag, shared) = (stop.clone(), log.clone());
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -79,7 +87,7 @@ impl Capture {
             }
         });
         is_ready.recv().context("capture thread")??;
-        Ok(Self { stop, log, thread: Some(thread), file: file.to_owned() })
+        Ok(Self { stop, log, thread: Some(thread), written, file: file.to_owned() })
     }
 
     /// Looks at what is captured so far.
@@ -91,7 +99,14 @@ impl Capture {
     /// Stops and hands everything out.
     pub fn finish(mut self) -> Log {
         self.halt();
-        std::mem::take(&mut *self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        let mut log = std::mem::take(&mut *self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if self.written != self.file {
+            if let Err(error) = std::fs::copy(&self.written, &self.file) {
+                log.error.get_or_insert_with(|| format!("copy to {}: {error}", self.file.display()));
+            }
+            let _ = std::fs::remove_file(&self.written);
+        }
+        log
     }
 
     fn halt(&mut self) {
@@ -145,7 +160,7 @@ fn capture(receiver: &mut BatchReceiver, links: &LinkSwitch, pcap: &mut Pcap, st
             return pcap.flush();
         }
         // Batches cost the lab less than single frames; the timestamps are the kernel's.
-        sleep_ms(3);
+        sleep_ms(10);
     }
 }
 

@@ -123,6 +123,7 @@ fn prepare(job: &Job) -> Result<()> {
         std::env::set_var("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         std::env::set_var("HOME", "/run");
         std::env::set_var("TMPDIR", "/run/tmp");
+        std::env::set_var(super::capture::SCRATCH_ENV, "/run/tmp");
     }
     let nothing: Option<&str> = None;
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run")] {

@@ -157,6 +157,8 @@ pub struct Report {
     pub captures: Vec<CaptureReport>,
     /// Sends refused by the hosts' own kernels.
     pub send_errors: u32,
+    /// Takeovers that no event caused.
+    pub unasked_takeovers: u64,
     /// The promises.
     pub promises: Vec<Promise>,
     /// What ended the run early.
@@ -257,6 +259,7 @@ impl Report {
                 if failed.is_empty() { format!("{} of {wanted}", all.len()) } else { failed.join("; ") },
             );
         }
+        promise("no takeover without an event".into(), complete && self.unasked_takeovers == 0, format!("{}", self.unasked_takeovers));
         let duplicated = self.baseline.duplicated() + self.events.iter().map(|e| e.traffic.duplicated()).sum::<u64>();
         promise("no packet is delivered twice".into(), complete && duplicated == 0, format!("{duplicated}"));
         promise(
@@ -458,6 +461,7 @@ mod tests {
             ("check missing", |r| drop(r.events[3].checks.pop())),
             ("event missing", |r| drop(r.events.pop())),
             ("baseline loss", |r| r.baseline.inbound.lost = 1),
+            ("takeover without cause", |r| r.unasked_takeovers = 1),
             ("scenario error", |r| r.error = Some("x".into())),
         ];
         for (name, fault) in faults {

@@ -81,7 +81,7 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
     let gateways = Gateways::prepare(&options.gateway, &options.examples, options.suite, &options.dir)?;
     let peer = StrongSwan::start(&Settings::peer(options.suite, &gateways.psk), &options.dir)?;
     let jitter = Jitter::start();
-    let mut lab = Lab { bench, peer, gateways, active: Node::A };
+    let mut lab = Lab { bench, peer, gateways, active: Node::A, unasked: 0 };
     let outcome = lab.play(options.initiator, report);
     let lateness = jitter.finish();
     for event in &mut report.events {
@@ -93,6 +93,7 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
         p999_ms: lateness.quantile_ms(999),
         max_ms: lateness.quantile_ms(1000),
     };
+    report.unasked_takeovers = lab.unasked;
     lab.bench.conclude(report);
     outcome
 }
@@ -102,6 +103,7 @@ struct Lab {
     peer: StrongSwan,
     gateways: Gateways,
     active: Node,
+    unasked: u64,
 }
 
 impl Lab {
@@ -131,7 +133,7 @@ impl Lab {
             sys::sleep_ms(3000);
             Ok(())
         })?;
-        self.active = self.gateways.wait_settled(SETTLE_LIMIT)?;
+        self.look_who_is_active()?;
         report.checks_before = self.checks(false)?;
         self.events(report)
     }
@@ -170,6 +172,7 @@ impl Lab {
         println!("- {title}");
         self.gateways.check_alive()?;
         self.bench.wait_flowing(RECOVERY_LIMIT)?;
+        self.look_who_is_active()?;
         let before = self.active;
         let (sas, stat, mark) = (self.peer.sas()?, xfrm_stat(PEER)?, self.peer.mark());
         sys::sleep_ms(2 * LEAD_MS);
@@ -210,6 +213,17 @@ impl Lab {
         Ok(event)
     }
 
+    /// Nothing may change hands without an event; if it did, that is counted and the run goes on.
+    fn look_who_is_active(&mut self) -> Result<()> {
+        let active = self.gateways.wait_settled(SETTLE_LIMIT)?;
+        if active != self.active {
+            println!("  {} took over without an event: was the lab stalled?", active.name());
+            self.unasked += 1;
+            self.active = active;
+        }
+        Ok(())
+    }
+
     fn after(&mut self, mut event: Event, with_phase_1: bool, report: &mut Report) -> Result<()> {
         let checks = self.checks(with_phase_1);
         // The event's own numbers are reported even when a check could not be made.
@@ -225,6 +239,7 @@ impl Lab {
         if with_phase_1 {
             checks.push(self.bench.check_ike_rekey(&self.peer)?);
         }
+        self.look_who_is_active()?;
         let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
         checks.push(("peer_rekey", self.bench.check_rekey(peer, || peer.rekey_child())?));
         let address = PEER_IKE.to_string();

@@ -136,7 +136,7 @@ impl Traffic {
                     if let Ok(mut log) = state.logs[way as usize].lock() {
                         log.received.extend(batch);
                     }
-                    sys::sleep_ms(2);
+                    sys::sleep_ms(8);
                 }
             }));
             let socket = sys::udp_in(from_ns, SocketAddrV4::new(from, way.port()))?;
