@@ -13,6 +13,8 @@ use std::thread::JoinHandle;
 
 /// Names a folder for captures under way, when they shall not be written to their place at once.
 pub const SCRATCH_ENV: &str = "GWLAB_SCRATCH";
+/// Frames read at once.
+const BATCH: usize = 256;
 /// Longest frame kept.
 const SNAP: usize = 9216;
 /// pcap with ns timestamps, little endian, version 2.4, Ethernet (pcap-savefile(5)).
@@ -69,7 +71,7 @@ impl Capture {
         let (flag, shared) = (stop.clone(), log.clone());
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let receiver = enter(ns).and_then(|()| BatchReceiver::packet(256, SNAP));
+            let receiver = enter(ns).and_then(|()| BatchReceiver::packet(BATCH, SNAP));
             let mut receiver = match receiver {
                 Ok(receiver) => {
                     let _ = ready.send(Ok(()));
@@ -129,8 +131,9 @@ fn capture(receiver: &mut BatchReceiver, links: &LinkSwitch, pcap: &mut Pcap, st
     loop {
         let stopping = stop.load(Ordering::Relaxed);
         let mut records = Vec::new();
-        let (mut frames, mut esp) = (0, None);
+        let (mut seen, mut frames, mut esp) = (0, 0, None);
         receiver.receive(|r| {
+            seen += 1;
             // Devices come and go with a gateway's "reboot", so an index is looked up when it is first seen.
             let port = *ports.entry(r.ifindex).or_insert_with(|| links.name_of(r.ifindex).map_or(Port::Switch, |n| Port::by_name(&n)));
             if port == Port::Switch {
@@ -156,7 +159,7 @@ fn capture(receiver: &mut BatchReceiver, links: &LinkSwitch, pcap: &mut Pcap, st
         log.last_esp.extend(esp);
         drop(log);
         std::mem::replace(&mut failed, Ok(()))?;
-        if stopping && frames == 0 {
+        if stopping && seen < BATCH {
             return pcap.flush();
         }
         // Batches cost the lab less than single frames; the timestamps are the kernel's.
