@@ -89,7 +89,7 @@ fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn length(file: &str, text: &str) -> Option<String> {
     let lines = text.lines().count();
-    if lines >= LONG && lines < TOO_LONG {
+    if (LONG..TOO_LONG).contains(&lines) {
         println!("tidy: warning: {file} has {lines} lines: split it by theme before it reaches {TOO_LONG}");
     }
     (lines >= TOO_LONG).then(|| format!("{file} has {lines} lines, {TOO_LONG} or more: split it by theme"))

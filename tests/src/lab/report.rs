@@ -1,4 +1,7 @@
-//! The report of a run: numbers, promises, and whether they hold.
+//! The ("replay refused", |r| {
+                ;
+            }),
+eport of a run: numbers, promises, and whether they hold.
 
 use super::analysis::{Ike, Wire};
 use super::tcp::TcpResult;
