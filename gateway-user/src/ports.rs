@@ -248,7 +248,7 @@ pub trait Dataplane: Send {
     fn set_protected(&mut self, device: &str, flows: &[(Selector, Selector)]) -> PortResult<()>;
     /// The partner on the LAN of `device`; `None` = strays are dropped.
     fn set_partner(&mut self, device: &str, partner: Option<Partner>) -> PortResult<()>;
-    /// Adds or replaces an inbound SA; `floor`: numbers up to and including it are dropped.
+    /// Adds or replaces an inbound SA; `floor`: numbers up to and including it are dropped. The floor of an SA that is there never falls.
     fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64) -> PortResult<()>;
     /// Removes an inbound SA.
     fn remove_inbound(&mut self, spi: Spi) -> PortResult<()>;

@@ -97,7 +97,8 @@ impl Dataplane for FakeDataplane {
 
     fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64) -> PortResult<()> {
         self.record(Call::Inbound(spi, dst, floor))?;
-        self.inbound.insert(spi, (dst, floor));
+        let before = self.inbound.get(&spi).map_or(0, |(_, floor)| *floor);
+        self.inbound.insert(spi, (dst, floor.max(before)));
         Ok(())
     }
 

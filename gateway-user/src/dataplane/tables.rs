@@ -118,7 +118,7 @@ impl InboundTable {
         self.0.entry(spi & (self.0.len - 1)).unwrap_or(self.0.base.as_ptr())
     }
 
-    /// Adds or replaces. The counts of an SA that is there already go on.
+    /// Adds or replaces. The counts of an SA that is there already go on, and its floor never falls.
     pub(super) fn set(&mut self, spi: u32, dst: IpAddr, floor: u64) -> PortResult<()> {
         let e = self.entry(spi);
         // SAFETY: `entry` points into the mapping, which lives as long as `self`. A program that reads the entry meanwhile sees
@@ -127,7 +127,10 @@ impl InboundTable {
             let state = load32(&raw mut (*e).state);
             let holder = load32(&raw mut (*e).spi);
             if state == SA_VALID && holder == spi {
-                store64(&raw mut (*e).floor, floor);
+                // The floor closes what the kernel's window may still have open (planned hand-over): a restarted daemon must not lower it.
+                if floor > load64(&raw mut (*e).floor) {
+                    store64(&raw mut (*e).floor, floor);
+                }
                 return Ok(());
             }
             if state == SA_VALID {
