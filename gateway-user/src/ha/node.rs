@@ -3,7 +3,7 @@
 //! ```text
 //!            adopt (pinned role word says active)
 //!   Init ------------------------------------------> Adopting --partner agrees, or nobody there--> Active
-//!    | started                                           | partner is ahead
+//!    | started                                           | partner is ahead      <--lease ran out----+
 //!    v                                                   v
 //!  Standby <---------------------------------------------+
 //!    | grant (HSRP proposal, ready)                      ^
@@ -85,6 +85,8 @@ pub enum Command {
     SendFinalCounters,
     /// Remove every SA: what is here may be older than what the other node used.
     DropState,
+    /// The partner was active under a newer epoch meanwhile: its numbers lie above what this node may use. New keys for every pair it held.
+    Contested,
     /// Write the final counters as replay floors (the partner forwards nothing any more).
     RaiseFloors,
     /// The partner cannot be reached or holds nothing: leases change.
@@ -380,6 +382,8 @@ impl Node {
         self.commands.push_back(Command::SetRole { role: PathRole::Active, epoch: self.epoch });
         self.commands.push_back(Command::VipsUp);
         self.commands.push_back(Command::HsrpAdopt);
+        // Somebody else may have had the addresses in between.
+        self.commands.push_back(Command::Announce);
         self.commands.push_back(Command::IkeActive(true));
         self.partner_state();
         self.announce_state();
@@ -413,10 +417,28 @@ impl Node {
         }
     }
 
+    /// The lease in the data path ran out before this node renewed it: it has been mute since, and the partner may own the addresses by now.
+    /// It listens for one hold time before it goes on.
+    pub fn handle_lease_over(&mut self, now: Instant) {
+        match self.state {
+            NodeState::Active => {
+                self.proposal = None;
+                self.finish_switchover(Err("this node did not run for longer than its lease".into()));
+                self.enter(NodeState::Adopting, "the lease ran out while this node did not run");
+                self.commands.push_back(Command::HsrpYield { resign: false });
+                self.deadline = Some((now + self.config.hold, Deadline::Adopt));
+                self.update_eligible(now);
+            }
+            NodeState::Adopting => self.deadline = Some((now + self.config.hold, Deadline::Adopt)),
+            NodeState::Init | NodeState::Standby | NodeState::Armed | NodeState::Draining => {}
+        }
+    }
+
     /// Another router is active (heard by HSRP while this node is not).
     pub fn handle_other_active(&mut self, now: Instant) {
         self.heard_active = true;
         if self.state == NodeState::Adopting {
+            self.has_state = false;
             self.become_standby("another router is active", false, now);
         } else {
             self.update_eligible(now);
@@ -466,6 +488,7 @@ impl Node {
             NodeState::Adopting => {
                 if hello.epoch > self.epoch || (hello.role == Role::Active && (hello.epoch == self.epoch && !self.config.wins_ties)) {
                     self.epoch = self.epoch.max(hello.epoch);
+                    self.has_state = false;
                     self.become_standby("the partner is active under a newer epoch", false, now);
                 } else {
                     self.adopt("the partner agrees", now);
@@ -480,7 +503,8 @@ impl Node {
                     self.become_standby("the partner owns a newer epoch", false, now);
                 } else {
                     if hello.epoch > self.epoch {
-                        // It has seen a newer epoch without owning it now: ours must be the highest again.
+                        // It owned a newer epoch and yielded before it could tell: ours must be the highest again.
+                        self.commands.push_back(Command::Contested);
                         self.epoch = Epoch(hello.epoch.0 + 1);
                         self.commands.push_back(Command::SetRole { role: PathRole::Active, epoch: self.epoch });
                     }

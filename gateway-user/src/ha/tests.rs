@@ -268,3 +268,25 @@ fn an_active_gives_its_snapshot_to_a_partner_only_when_it_stopped_being_active()
     n.handle_state(Role::Standby, Epoch(6), true, now);
     assert!(!drain(&mut n).contains(&Command::SendSnapshot), "once per session");
 }
+
+#[test]
+fn an_active_whose_lease_ran_out_listens_for_one_hold_time_before_it_goes_on() {
+    let t0 = Instant::now();
+    let mut n = node(true);
+    n.start(None, t0);
+    n.handle_proposal("no active", t0);
+    drain(&mut n);
+    n.handle_lease_over(t0);
+    assert_eq!(n.state(), NodeState::Adopting);
+    let commands = drain(&mut n);
+    assert!(commands.contains(&Command::HsrpYield { resign: false }), "it says no more that it is active");
+    assert!(!commands.iter().any(|c| matches!(c, Command::SetRole { .. })), "nothing renews the lease");
+    n.handle_timeout(t0 + Duration::from_millis(299));
+    assert_eq!(n.state(), NodeState::Adopting);
+    n.handle_timeout(t0 + Duration::from_millis(300));
+    assert_eq!((n.state(), n.epoch()), (NodeState::Active, Epoch(1)));
+    drain(&mut n);
+    n.handle_lease_over(t0);
+    n.handle_other_active(t0);
+    assert_eq!(n.state(), NodeState::Standby);
+}

@@ -61,13 +61,15 @@ pub struct Lease {
     measured: Option<(Instant, u64)>,
     rate_pps: f64,
     rekey_asked: bool,
+    /// The partner used numbers above this one while nobody could be asked.
+    contested: Option<u64>,
 }
 
 impl Lease {
     /// A lease for a new SA: nothing used. `hi` is the first range to ask for.
     pub fn new(policy: LeasePolicy) -> Self {
         let hi = policy.fixed.unwrap_or(LEASE_MIN * 4);
-        Self { policy, lo: 0, hi, asked: None, competitor: false, contact: false, used: 0, measured: None, rate_pps: 0.0, rekey_asked: false }
+        Self { policy, lo: 0, hi, asked: None, competitor: false, contact: false, used: 0, measured: None, rate_pps: 0.0, rekey_asked: false, contested: None }
     }
 
     /// A lease taken over or adopted: `used` is the last number that may have been sent, `hi` the end of the range.
@@ -107,6 +109,9 @@ impl Lease {
 
     /// Highest number the guard may let out now.
     pub fn limit(&self) -> u64 {
+        if let Some(limit) = self.contested {
+            return limit;
+        }
         match (self.competitor, self.contact) {
             // Nobody else holds this SA.
             (false, _) => SEQUENCE_MAX,
@@ -155,7 +160,7 @@ impl Lease {
             self.rekey_asked = true;
             return Some(LeaseAction::Rekey);
         }
-        if !self.competitor {
+        if !self.competitor || self.contested.is_some() {
             return None;
         }
         if self.contact {
@@ -186,8 +191,25 @@ impl Lease {
         rose
     }
 
+    /// Both nodes were active apart from each other: the partner took everything above what it had to leave to this node. For the rest of its
+    /// life the SA stays below, and is to be replaced. Does nothing to an SA that the partner did not hold.
+    pub fn contest(&mut self) {
+        if self.competitor && self.contested.is_none() {
+            self.contested = Some(self.standby_floor());
+            self.rekey_asked = true;
+        }
+    }
+
+    /// True after [`Self::contest`].
+    pub fn is_contested(&self) -> bool {
+        self.contested.is_some()
+    }
+
     /// No partner holds this SA any more: before one gets it again, `hi` must be above all that was used.
     pub fn rebase(&mut self) {
+        if self.contested.is_some() {
+            return;
+        }
         self.hi = self.hi.max(self.used + self.size()).min(SEQUENCE_MAX);
         self.asked = None;
     }
@@ -231,6 +253,23 @@ mod tests {
         let standby = Lease::resume(LeasePolicy { fixed: Some(1000) }, 2000, 2000);
         assert_eq!(standby.limit(), SEQUENCE_MAX);
         assert!(standby.used() >= l.limit());
+    }
+
+    #[test]
+    fn a_contested_lease_stays_below_what_the_partner_took_whatever_happens_then() {
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        l.set_partner(true, true);
+        l.set_partner(true, false);
+        l.on_used(1200, Instant::now());
+        l.contest();
+        l.set_partner(false, true);
+        l.rebase();
+        l.set_partner(true, true);
+        assert_eq!((l.limit(), l.is_contested()), (2000, true));
+        assert_eq!(l.poll(), None, "no more numbers are asked for");
+        let mut own = Lease::new(LeasePolicy { fixed: Some(1000) });
+        own.contest();
+        assert!(!own.is_contested(), "the partner never held it");
     }
 
     #[test]

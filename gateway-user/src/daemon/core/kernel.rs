@@ -226,6 +226,8 @@ impl Core {
         for spi in all {
             self.remove_pair(spi);
         }
+        // A predecessor may have left some that this process never knew.
+        self.remove_strangers();
         self.engine.clear_imported();
     }
 
@@ -262,6 +264,23 @@ impl Core {
             self.run_deferred(u64::MAX, now);
             while let Some((_, t)) = self.outbox.pop_front() {
                 self.transmit_ike(t);
+            }
+        }
+    }
+
+    /// Both nodes were active apart: the pairs the partner held keep to their old range until they are replaced.
+    pub(super) fn contest(&mut self, now: Instant) {
+        let mut all = Vec::new();
+        for (spi, p) in &mut self.pairs {
+            p.lease.contest();
+            if p.lease.is_contested() && p.stage == ChildStage::Live {
+                all.push(*spi);
+            }
+        }
+        warn!(pairs = all.len(), "both nodes were active: pairs of the time before are rekeyed");
+        for spi in all {
+            if let Err(e) = self.engine.handle_request(crate::ike::IkeRequest::RekeyChild(spi), now) {
+                warn!(%spi, error = e, "rekey was not started");
             }
         }
     }

@@ -253,6 +253,10 @@ impl Core {
         info!(hostname = %core.config.hostname, pinned = ?pinned, "core starts");
         core.engine.set_active(false, now);
         core.node.start(pinned.map(|w| (w.role, w.epoch)), now);
+        if let Some(w) = pinned.filter(|w| w.role == PathRole::Active && w.lease_until_ns != u64::MAX) {
+            let left_ns = w.lease_until_ns.saturating_sub(core.clock.monotonic_ns(now));
+            core.lease_until = Some(now + Duration::from_nanos(left_ns));
+        }
         let all_up = core.links_up.iter().all(|u| *u);
         core.node.handle_links(all_up, now);
         for slot in &mut core.groups {
@@ -283,6 +287,7 @@ impl Core {
 
     /// Deadlines up to `now` have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.check_lease(now);
         for slot in &mut self.groups {
             slot.group.handle_timeout(now);
         }
@@ -295,6 +300,7 @@ impl Core {
 
     /// An HSRP packet arrived on `device`.
     pub fn handle_hsrp(&mut self, device: &str, source: Ipv4Addr, ttl: u8, dst: Ipv4Addr, payload: &[u8], now: Instant) {
+        self.check_lease(now);
         let Some(interface) = self.config.interfaces.iter().position(|i| i.device == device) else { return };
         let mut refused = None;
         for slot in self.groups.iter_mut().filter(|s| s.interface == interface) {
@@ -322,6 +328,7 @@ impl Core {
 
     /// An IKE datagram arrived.
     pub fn handle_ike(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], now: Instant) {
+        self.check_lease(now);
         self.stats.ike_received += 1;
         self.engine.handle_datagram(from, to, bytes, now);
         self.pump(now);
@@ -329,18 +336,21 @@ impl Core {
 
     /// A job is done.
     pub fn handle_job(&mut self, done: JobDone, now: Instant) {
+        self.check_lease(now);
         self.engine.handle_job(done, now);
         self.pump(now);
     }
 
     /// Kernel events arrived.
     pub fn handle_xfrm(&mut self, events: Vec<XfrmEvent>, now: Instant) {
+        self.check_lease(now);
         self.on_xfrm(events, now);
         self.pump(now);
     }
 
     /// A link changed.
     pub fn handle_link(&mut self, device: &str, up: bool, now: Instant) {
+        self.check_lease(now);
         let Some(i) = self.config.interfaces.iter().position(|f| f.device == device) else { return };
         if self.links_up[i] == up {
             return;
@@ -369,8 +379,19 @@ impl Core {
 
     /// An operator asks; the answer leaves as `Output::Control`.
     pub fn handle_control(&mut self, id: u64, request: &ControlRequest, now: Instant) {
+        self.check_lease(now);
         self.on_control(id, request, now);
         self.pump(now);
+    }
+
+    /// A process that was stopped, or dead, for longer than its lease must not go on as if nothing had happened: the data path was mute and the
+    /// partner may own the addresses.
+    fn check_lease(&mut self, now: Instant) {
+        if self.lease_until.is_some_and(|until| until <= now) && matches!(self.node.state(), NodeState::Active | NodeState::Adopting) {
+            self.lease_until = None;
+            self.node.handle_lease_over(now);
+            self.pump(now);
+        }
     }
 
     /// True when this node forwards.

@@ -7,7 +7,7 @@ use crate::ike::IkeRecord;
 use crate::ports::{Direction, Partner, ReplaySet, SaUsed};
 use crate::sad::{ChildRecord, ChildStage, Lease};
 use crate::ssp::{Client, CounterUpdate, Hello, Message, Session, SessionEvent, Timing};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -220,6 +220,8 @@ impl Core {
             return;
         }
         let active = self.is_active();
+        // Also a node that is not active may have used numbers: while it was armed, or under an epoch that is over.
+        let mut sent = HashMap::new();
         if active {
             // From here the partner may take over: no number above what it will hold as reserved may leave.
             self.read_counters(now);
@@ -233,6 +235,8 @@ impl Core {
                 let r = self.ports.path.set_outbound(spi, peer, lo, hi);
                 self.check(r);
             }
+        } else {
+            sent = self.numbers_sent();
         }
         self.snapshot_id += 1;
         let (id, epoch) = (self.snapshot_id, self.node.epoch());
@@ -243,7 +247,8 @@ impl Core {
             }
         }
         for p in self.pairs.values() {
-            let record = self.record(p, now);
+            let mut record = self.record(p, now);
+            record.lease_hi = record.lease_hi.max(sent.get(&(p.child.spi_out, p.child.peer)).copied().unwrap_or(0));
             messages.push(Message::Upsert { client: Client::Ipsec, key: ChildRecord::key(p.child.spi_in), body: record.encode() });
         }
         let records = messages.len() as u64 - 1;
@@ -301,7 +306,7 @@ impl Core {
                     None => {
                         self.flush_complete(now);
                         if self.mirrors() {
-                            self.apply_upsert(client, &key, &body, now);
+                            self.apply_upsert(client, &key, &body, &HashMap::new(), now);
                         }
                         body.zeroize();
                     }
@@ -375,10 +380,12 @@ impl Core {
             }
         }
         let (ike_records, child_records) = (ike.len(), children.len());
+        // Numbers this node used itself, or a predecessor here did: the partner may not know them.
+        let sent = self.numbers_sent();
         self.engine.clear_imported();
         self.stats.isakmp_replies += ike_records as u64;
         for (key, mut body) in ike {
-            self.apply_upsert(Client::Ike, &key, &body, now);
+            self.apply_upsert(Client::Ike, &key, &body, &sent, now);
             body.zeroize();
         }
         for (key, mut body) in children {
@@ -388,7 +395,7 @@ impl Core {
             if adopting {
                 self.adopt_child(&body, now);
             } else {
-                self.apply_upsert(Client::Ipsec, &key, &body, now);
+                self.apply_upsert(Client::Ipsec, &key, &body, &sent, now);
             }
             body.zeroize();
         }
@@ -405,8 +412,19 @@ impl Core {
         self.node.handle_snapshot_complete(s.epoch, now);
     }
 
+    /// Last outbound number of every SA in the kernel.
+    fn numbers_sent(&mut self) -> HashMap<(Spi, IpAddr), u64> {
+        match self.ports.xfrm.dump() {
+            Ok(dump) => dump.into_iter().map(|sa| ((sa.spi, sa.dst), sa.oseq)).collect(),
+            Err(e) => {
+                self.port_error(&e);
+                HashMap::new()
+            }
+        }
+    }
+
     /// Removes SAs of ours (by reqid) that no pair accounts for: leftovers of a predecessor.
-    fn remove_strangers(&mut self) {
+    pub(super) fn remove_strangers(&mut self) {
         let ours: HashSet<u32> = self.flows.iter().map(|f| f.policy.reqid).collect();
         match self.ports.xfrm.dump() {
             Ok(dump) => {
@@ -416,6 +434,9 @@ impl Core {
                         info!(spi = %sa.spi, dst = %sa.dst, "leftover SA removed");
                         let r = self.ports.xfrm.remove(sa.spi, sa.dst);
                         self.check(r);
+                        let to_us = self.flows.iter().any(|f| f.policy.tunnel_local == sa.dst);
+                        let r = if to_us { self.ports.path.remove_inbound(sa.spi) } else { self.ports.path.remove_outbound(sa.spi, sa.dst) };
+                        self.check(r);
                     }
                 }
             }
@@ -423,7 +444,7 @@ impl Core {
         }
     }
 
-    fn apply_upsert(&mut self, client: Client, key: &[u8], body: &[u8], now: Instant) {
+    fn apply_upsert(&mut self, client: Client, key: &[u8], body: &[u8], sent: &HashMap<(Spi, IpAddr), u64>, now: Instant) {
         match client {
             Client::Ike => {
                 let Some(id) = parse_ike_key(key) else { return self.refuse_record("bad_key", "IKE record key") };
@@ -432,7 +453,7 @@ impl Core {
                 }
             }
             Client::Ipsec => match ChildRecord::decode(body) {
-                Ok(r) => self.mirror_child(r, now),
+                Ok(r) => self.mirror_child(r, sent, now),
                 Err(e) => self.refuse_record("bad_child_record", &e.to_string()),
             },
         }
@@ -449,7 +470,7 @@ impl Core {
     }
 
     /// A pair of the active: into our kernel at once, dormant.
-    fn mirror_child(&mut self, mut r: ChildRecord, now: Instant) {
+    fn mirror_child(&mut self, mut r: ChildRecord, sent: &HashMap<(Spi, IpAddr), u64>, now: Instant) {
         if !self.policy_agrees(&r) {
             return;
         }
@@ -461,7 +482,9 @@ impl Core {
         let age_s = r.age.as_secs();
         let used = |bytes, packets| SaUsed { age_s, bytes, packets };
         let mut lease = Lease::new(self.lease_policy(&c.map));
-        lease = Lease::resume(lease.policy(), 0, r.lease_hi);
+        let used_here = sent.get(&(c.spi_out, c.peer)).copied().unwrap_or(0);
+        let held = self.pairs.get(&spi).map_or(0, |p| p.lease.hi());
+        lease = Lease::resume(lease.policy(), 0, r.lease_hi.max(held).max(used_here.saturating_sub(lease.policy().isolated_range())));
         let floor = lease.standby_floor();
         let known = self.pairs.get(&spi);
         let mut out_installed = known.is_some_and(|p| p.out_installed);
