@@ -32,8 +32,8 @@ pub struct Meta {
     pub version: u32,
     /// Entries of the SA tables.
     pub sa_max: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// First bytes of the digest of the object whose programs are attached; 0 while they are being attached.
+    pub object: u32,
 }
 
 /// [`RoleWord::role`] before anything was written: treated as standby.

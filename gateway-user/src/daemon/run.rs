@@ -6,7 +6,7 @@
 use super::clock::SystemClock;
 use super::core::{Core, Output, Ports};
 use super::metrics::Metrics;
-use crate::config::{Config, XdpMode};
+use crate::config::Config;
 use crate::dataplane::DataplaneAdapter;
 use crate::ike::JobDone;
 use crate::net::control::{self, ControlRequest, ControlResponse};
@@ -17,7 +17,7 @@ use crate::net::ssp::{Transport, TransportEvent, TransportHandle};
 use crate::net::http;
 use crate::netlink::links::{LinkAdapter, LinkEvent, LinkEvents};
 use crate::netlink::xfrm::{XfrmAdapter, XfrmEvents};
-use crate::ports::{Links, XfrmEvent};
+use crate::ports::{Dataplane, Links, XfrmEvent};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -96,6 +96,8 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
     let config = Arc::new(config);
     let devices: Vec<(String, bool)> = config.interfaces.iter().map(|i| (i.device.clone(), i.crypto_map.is_some())).collect();
     let path = DataplaneAdapter::open(&config.dataplane, &devices).context("data path")?;
+    let path_ms = begin.elapsed().as_millis() as u64;
+    let (adopted, attached) = (path.adopted(), path.attached());
     let (tx, mut rx) = mpsc::channel::<Input>(INPUTS_MAX);
     let mut links = LinkAdapter::open().context("rtnetlink")?;
     let xfrm_events = XfrmEvents::open().context("XFRM events")?;
@@ -128,6 +130,7 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
         },
         ssp_waiting: HashMap::new(),
     };
+    let sockets_ms = begin.elapsed().as_millis() as u64 - path_ms;
     let ports = Ports { xfrm: Box::new(XfrmAdapter::open().context("XFRM")?), links: Box::new(links), path: Box::new(path) };
     let clock = SystemClock::new().context("clock")?;
     let mut core = Core::new(config.clone(), ports, Box::new(clock), Box::new(OsRandom::new()), Box::new(OsRandom::new()))?;
@@ -155,7 +158,7 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
     let mut next_request = 1u64;
     let mut metrics_at = tokio::time::interval(METRICS_PERIOD);
     let mut stop_at: Option<Instant> = None;
-    info!(ready_ms = begin.elapsed().as_millis() as u64, xdp = ?XdpMode::Auto, "running");
+    info!(ready_ms = begin.elapsed().as_millis() as u64, path_ms, sockets_ms, adopted, ?attached, "running");
     loop {
         flush(&mut core, &mut sockets, &mut waiting, &tx);
         if stop_at.is_some_and(|at| Instant::now() >= at || !core.is_active()) {

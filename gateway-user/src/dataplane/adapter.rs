@@ -41,6 +41,7 @@ pub struct DataplaneAdapter {
     devices: Vec<Attached>,
     device_entries: Vec<Device>,
     vip_entries: Vec<Vip>,
+    meta: Array<MapData, Meta>,
     role: Array<MapData, layout::RoleWord>,
     settings: Array<MapData, Settings>,
     vips_map: Array<MapData, Vip>,
@@ -59,15 +60,34 @@ impl DataplaneAdapter {
     pub fn open(config: &DataplaneConfig, devices: &[(String, bool)]) -> PortResult<Self> {
         check(config.sa_max, devices.len())?;
         let dir = bpffs::prepare(&config.pin_dir)?;
-        let adopted = adoptable(&dir, config.sa_max);
+        let meta = adoptable(&dir, config.sa_max);
+        let adopted = meta.is_some();
         if !adopted {
             for map in PINNED_MAPS {
                 bpffs::unpin(&dir.join(map))?;
             }
         }
-        let mut this = Self::load(Some(&dir), config.sa_max, config.log)?;
+        // A restarted daemon of the same build finds its own programs attached: verifying and attaching them again would only cost the time in
+        // which its partner's hold timer runs.
+        let same_object = meta.is_some_and(|m| m.object == object_digest());
+        let mut this = Self::load(Some(&dir), config.sa_max, config.log, !same_object)?;
         this.adopted = adopted;
         let before = this.read_tables()?;
+        let known = |ifindex: u32| before.iter().find(|d| d.ifindex == ifindex);
+        let mut intact = same_object;
+        for (name, outside) in devices {
+            let native = known(attach::ifindex(name)?).map(|d| *outside && d.flags & DEVICE_SHUNT_CLASSIFIES == 0);
+            intact &= native.is_some_and(|native| attach::intact(&dir, name, native)) && config.xdp != crate::config::XdpMode::Generic;
+        }
+        if same_object && !intact {
+            drop(this);
+            this = Self::load(Some(&dir), config.sa_max, config.log, true)?;
+            this.adopted = adopted;
+            this.read_tables()?;
+        }
+        if !intact {
+            this.write_meta(config.sa_max, 0)?;
+        }
         let mut entries = Vec::new();
         for (name, outside) in devices {
             let ifindex = attach::ifindex(name)?;
@@ -85,6 +105,16 @@ impl DataplaneAdapter {
         this.write_vips()?;
         for (name, outside) in devices {
             let ifindex = attach::ifindex(name)?;
+            if intact {
+                let flags = known(ifindex).map_or(0, |d| d.flags);
+                let mode = match (*outside, flags & DEVICE_SHUNT_CLASSIFIES) {
+                    (false, _) => attach::INSIDE,
+                    (true, 0) => attach::NATIVE,
+                    (true, _) => attach::GENERIC,
+                };
+                this.devices.push(Attached { name: name.clone(), ifindex, outside: *outside, mode });
+                continue;
+            }
             attach::tc(tc(&mut this.ebpf, Program::Guard)?, name, TcAttachType::Egress)?;
             attach::tc(tc(&mut this.ebpf, Program::Shunt)?, name, TcAttachType::Ingress)?;
             let mode = if *outside {
@@ -104,15 +134,21 @@ impl DataplaneAdapter {
                 attach::detach(&dir, &name)?;
             }
         }
+        this.write_meta(config.sa_max, object_digest())?;
         this.dir = Some(dir);
         Ok(this)
+    }
+
+    fn write_meta(&mut self, sa_max: u32, object: u32) -> PortResult<()> {
+        let made = Meta { magic: ABI_MAGIC, version: ABI_VERSION, sa_max, object };
+        self.meta.set(0, made, 0).map_err(|e| failed("bpf map update", MAP_META, e))
     }
 
     /// Loads the programs without pinning or attaching anything, for [`DataplaneAdapter::run`]. `devices`: name for the other
     /// calls, index, MAC, true for outside.
     pub fn open_detached(sa_max: u32, log: bool, devices: &[(&str, u32, [u8; 6], bool)]) -> PortResult<Self> {
         check(sa_max, devices.len())?;
-        let mut this = Self::load(None, sa_max, log)?;
+        let mut this = Self::load(None, sa_max, log, true)?;
         this.devices = devices
             .iter()
             .map(|&(name, ifindex, _, outside)| Attached { name: name.into(), ifindex, outside, mode: attach::INSIDE })
@@ -161,7 +197,7 @@ impl DataplaneAdapter {
         flush(&dir, &names)
     }
 
-    fn load(dir: Option<&Path>, sa_max: u32, log: bool) -> PortResult<Self> {
+    fn load(dir: Option<&Path>, sa_max: u32, log: bool, programs: bool) -> PortResult<Self> {
         if OBJECT.is_empty() {
             return Err(refused("load", "eBPF object", NO_OBJECT));
         }
@@ -176,13 +212,14 @@ impl DataplaneAdapter {
         }
         let mut ebpf = loader.load(OBJECT).map_err(|e| failed("load", "eBPF object", e))?;
         // The programs' code names the maps by descriptor, so they are loaded while all of them are open.
-        xdp(&mut ebpf)?.load().map_err(|e| failed("load program", Program::Classify.name(), e))?;
-        for program in [Program::Shunt, Program::Guard] {
-            tc(&mut ebpf, program)?.load().map_err(|e| failed("load program", program.name(), e))?;
+        if programs {
+            xdp(&mut ebpf)?.load().map_err(|e| failed("load program", Program::Classify.name(), e))?;
+            for program in [Program::Shunt, Program::Guard] {
+                tc(&mut ebpf, program)?.load().map_err(|e| failed("load program", program.name(), e))?;
+            }
         }
         let name = |what: &'static str| move |e| failed("open map", what, e);
-        let mut meta =
-            Array::<_, Meta>::try_from(take(&mut ebpf, MAP_META)?).map_err(name(MAP_META))?;
+        let meta = Array::<_, Meta>::try_from(take(&mut ebpf, MAP_META)?).map_err(name(MAP_META))?;
         let role = Array::try_from(take(&mut ebpf, MAP_ROLE)?).map_err(name(MAP_ROLE))?;
         let mut settings = Array::<_, Settings>::try_from(take(&mut ebpf, MAP_SETTINGS)?).map_err(name(MAP_SETTINGS))?;
         let vips_map = Array::try_from(take(&mut ebpf, MAP_VIPS)?).map_err(name(MAP_VIPS))?;
@@ -198,11 +235,10 @@ impl DataplaneAdapter {
         let flags = if log.is_some() { SETTING_LOG } else { 0 };
         let new = Settings { flags, sa_mask: sa_max - 1, ..old };
         settings.set(0, new, 0).map_err(|e| failed("bpf map update", MAP_SETTINGS, e))?;
-        let made = Meta { magic: ABI_MAGIC, version: ABI_VERSION, sa_max, reserved: 0 };
-        meta.set(0, made, 0).map_err(|e| failed("bpf map update", MAP_META, e))?;
 
         Ok(Self {
             ebpf,
+            meta,
             dir: None,
             devices: Vec::new(),
             device_entries: Vec::new(),
@@ -318,19 +354,26 @@ fn check(sa_max: u32, devices: usize) -> PortResult<()> {
     Ok(())
 }
 
-/// True when the pins in `dir` are ours and of the layout we would make.
-fn adoptable(dir: &Path, sa_max: u32) -> bool {
+/// Who made the pins in `dir`, when they are ours and of the layout we would make.
+fn adoptable(dir: &Path, sa_max: u32) -> Option<Meta> {
     let read = || {
         let map = Array::<_, Meta>::try_from(Map::Array(MapData::from_pin(dir.join(MAP_META)).ok()?)).ok()?;
         map.get(&0, 0).ok()
     };
-    let Some(meta) = read() else { return false };
-    let ours = Meta { magic: ABI_MAGIC, version: ABI_VERSION, sa_max, reserved: 0 };
+    let meta = read()?;
+    let ours = Meta { magic: ABI_MAGIC, version: ABI_VERSION, sa_max, object: meta.object };
     if meta != ours {
         tracing::warn!(found = ?meta, expected = ?ours, "pinned maps of another layout are replaced: counters start again");
-        return false;
+        return None;
     }
-    PINNED_MAPS.iter().all(|map| dir.join(map).exists())
+    PINNED_MAPS.iter().all(|map| dir.join(map).exists()).then_some(meta)
+}
+
+/// First bytes of the embedded object's SHA-256; never 0.
+fn object_digest() -> u32 {
+    let d = ring::digest::digest(&ring::digest::SHA256, OBJECT);
+    let b = d.as_ref();
+    u32::from_be_bytes([b[0], b[1], b[2], b[3]]).max(1)
 }
 
 fn flush(dir: &Path, devices: &[String]) -> PortResult<()> {

@@ -83,6 +83,15 @@ fn attach_xdp(program: &mut Xdp, path: &Path, device: &str, ifindex: u32) -> Por
     Ok(())
 }
 
+/// True when the predecessor's attachments are still there: the qdisc our filters hang on, and outside the XDP link (or its absence, where
+/// tc classifies). A qdisc made by asking shows that they are not.
+pub(super) fn intact(dir: &Path, device: &str, native: bool) -> bool {
+    if native && !pin_path(dir, device).exists() {
+        return false;
+    }
+    qdisc_add_clsact(device).is_err()
+}
+
 /// Attaches a tc program to one side of a device, in place of the predecessor's.
 pub(super) fn tc(program: &mut SchedClassifier, device: &str, side: TcAttachType) -> PortResult<()> {
     match qdisc_add_clsact(device).map_err(|e| failed("clsact", device, e)) {

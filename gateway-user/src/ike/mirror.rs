@@ -120,7 +120,8 @@ impl Engine {
                 self.unlink_child(child.spi_in);
                 Ok(())
             }
-            ChildStage::Live => self.adopt_child(child, false, at, now),
+            // Negotiated to the end: when sending starts is the kernel side's business.
+            ChildStage::Live | ChildStage::Pending => self.adopt_child(child, false, at, now),
             ChildStage::Retired => self.adopt_child(child, true, at, now),
         }
     }

@@ -17,6 +17,8 @@ const KEY_MAX: usize = 64;
 pub enum ChildStage {
     /// Responder before the last message: receives only.
     Inbound,
+    /// Initiator of a rekey: receives, and sends as soon as the peer shows that it has the pair.
+    Pending,
     /// Both halves in use.
     Live,
     /// The old pair of a rekey: receives only.
@@ -118,6 +120,7 @@ impl ChildRecord {
             ChildStage::Inbound => 1,
             ChildStage::Live => 2,
             ChildStage::Retired => 3,
+            ChildStage::Pending => 4,
         });
         w.u64(self.age.as_millis() as u64).u64(self.lease_hi);
         let n = &self.counters;
@@ -154,6 +157,7 @@ impl ChildRecord {
             1 => ChildStage::Inbound,
             2 => ChildStage::Live,
             3 => ChildStage::Retired,
+            4 => ChildStage::Pending,
             got => return Err(DecodeError::Value { field: "stage", got: got.into() }),
         };
         let age = Duration::from_millis(r.u64("age")?);

@@ -1,11 +1,11 @@
 //! SAs: what the engine wants, what the kernel says, what leases allow.
 
-use super::{Core, Deferred, Pair};
+use super::{Core, Deferred, Pair, Switch};
 use crate::ha::NodeState;
 use crate::id::Spi;
 use crate::ike::{IkeCommand, IkeEvent, IkeRecord};
 use crate::ports::{Direction, ReplaySet, SaInstall, SaUsed, XfrmEvent};
-use crate::sad::{ChildRecord, ChildSa, ChildStage, Counters, Lease, LeaseAction};
+use crate::sad::{ChildRecord, ChildSa, ChildStage, Counters, Lease, LeaseAction, Selector};
 use crate::ssp::{Client, CounterUpdate, Message};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,6 +13,8 @@ use tracing::{debug, info, warn};
 
 /// Datagrams held back for the partner's acknowledgement; more are refused (the peer repeats its request).
 const OUTBOX_MAX: usize = 4096;
+/// How long the initiator of a rekey waits for the peer to use the new pair before it does itself.
+const SWITCH_WAIT: Duration = Duration::from_secs(1);
 /// Outbound kernel events per lease: enough to renew at half of it.
 const OUT_EVENTS_PER_LEASE: u64 = 8;
 /// Longest time between two outbound kernel events while packets flow.
@@ -57,15 +59,25 @@ impl Core {
     fn ike_command(&mut self, command: IkeCommand, now: Instant) {
         match command {
             IkeCommand::InstallInbound(child) => self.add_pair(*child, ChildStage::Inbound, now),
-            IkeCommand::InstallChild(child) => self.add_pair(*child, ChildStage::Live, now),
-            IkeCommand::RetireOutbound(spi) => {
-                if let Some(p) = self.pairs.get_mut(&spi) {
-                    p.stage = ChildStage::Retired;
+            IkeCommand::InstallChild(child) => {
+                let stage = if self.waits_for_peer(&child) { ChildStage::Pending } else { ChildStage::Live };
+                if stage == ChildStage::Pending {
+                    self.switches.push(Switch { spi: child.spi_in, at: now + SWITCH_WAIT, retire: Vec::new() });
                 }
-                let seq = self.mirror_pair(spi, now);
-                self.defer(seq, Deferred::RetireOutbound(spi), now);
+                self.add_pair(*child, stage, now);
+            }
+            IkeCommand::RetireOutbound(spi) => {
+                let flow = self.pairs.get(&spi).map(|p| flow_of(&p.child));
+                let pairs = &self.pairs;
+                match self.switches.iter_mut().find(|s| pairs.get(&s.spi).map(|p| flow_of(&p.child)) == flow) {
+                    Some(s) if s.spi != spi => s.retire.push(spi),
+                    Some(_) | None => self.retire_pair(spi, now),
+                }
             }
             IkeCommand::RemoveChild(spi) => {
+                // The pair that still sends goes away: no more waiting for the peer.
+                self.finish_switches(|s| s.retire.contains(&spi), now);
+                self.switches.retain(|s| s.spi != spi);
                 let seq = if self.pairs.contains_key(&spi) {
                     self.send_record(Message::Delete { client: Client::Ipsec, key: ChildRecord::key(spi) }, now)
                 } else {
@@ -80,6 +92,48 @@ impl Core {
                     t.release(spi);
                 }
             }
+        }
+    }
+
+    /// We started the rekey of a flow that is sending: see [`Switch`].
+    fn waits_for_peer(&self, child: &ChildSa) -> bool {
+        child.initiator
+            && self.pairs.values().any(|p| p.out_installed && p.child.spi_in != child.spi_in && flow_of(&p.child) == flow_of(child))
+    }
+
+    fn retire_pair(&mut self, spi: Spi, now: Instant) {
+        if let Some(p) = self.pairs.get_mut(&spi) {
+            p.stage = ChildStage::Retired;
+        }
+        let seq = self.mirror_pair(spi, now);
+        self.defer(seq, Deferred::RetireOutbound(spi), now);
+    }
+
+    /// Starts sending on the new pairs of the switches that are due, and stops on the old ones.
+    pub(super) fn finish_switches(&mut self, due: impl Fn(&Switch) -> bool, now: Instant) {
+        let (ready, rest) = std::mem::take(&mut self.switches).into_iter().partition(|s| due(s));
+        self.switches = rest;
+        let ready: Vec<Switch> = ready;
+        for s in ready {
+            if let Some(p) = self.pairs.get_mut(&s.spi) {
+                p.stage = ChildStage::Live;
+                let seq = self.mirror_pair(s.spi, now);
+                self.defer(seq, Deferred::InstallOutbound(s.spi), now);
+            }
+            for old in s.retire {
+                self.retire_pair(old, now);
+            }
+        }
+    }
+
+    /// After a takeover: pairs that the old active had negotiated and never sent on.
+    pub(super) fn promote_pending(&mut self, now: Instant) {
+        let pending: Vec<Spi> = self.pairs.values().filter(|p| p.stage == ChildStage::Pending).map(|p| p.child.spi_in).collect();
+        for spi in pending {
+            if let Some(p) = self.pairs.get_mut(&spi) {
+                p.stage = ChildStage::Live;
+            }
+            self.install_outbound(spi, now);
         }
     }
 
@@ -187,7 +241,7 @@ impl Core {
         let (child, lease) = (p.child.clone(), p.lease.clone());
         // The guard's range first: a packet must never meet an SA without one.
         let r = self.ports.path.set_outbound(child.spi_out, child.peer, lease.lo(), lease.limit());
-        if self.check(r) && self.install(&child, Direction::Out, 0, SaUsed { age_s: p_age(self.pairs.get(&spi), now), ..SaUsed::default() }, &lease) {
+        if self.check(r) && self.install(&child, Direction::Out, lease.lo(), SaUsed { age_s: p_age(self.pairs.get(&spi), now), ..SaUsed::default() }, &lease) {
             self.outbound.insert((child.spi_out, child.peer), spi);
             if let Some(p) = self.pairs.get_mut(&spi) {
                 p.out_installed = true;
@@ -306,6 +360,7 @@ impl Core {
                 p.counters.packets_in = p.counters.packets_in.max(packets);
                 p.dirty = true;
                 self.engine.handle_traffic(spi, now);
+                self.finish_switches(|s| s.spi == spi, now);
             }
             return;
         }
@@ -436,6 +491,11 @@ impl Core {
             self.check(r);
         }
     }
+}
+
+/// What makes two pairs protect the same traffic.
+fn flow_of(c: &ChildSa) -> (&str, u32, u32, Selector, Selector, IpAddr) {
+    (&c.map, c.map_seq, c.ace, c.ts_local, c.ts_remote, c.peer)
 }
 
 fn p_age(p: Option<&Pair>, now: Instant) -> u64 {

@@ -130,6 +130,7 @@ pub struct Core {
     /// A snapshot was asked for.
     pub(super) resync_wanted: bool,
     pub(super) deferred: VecDeque<(u64, Deferred)>,
+    pub(super) switches: Vec<Switch>,
     pub(super) grants: VecDeque<(u64, Vec<(Spi, u64)>)>,
     pub(super) outbox: VecDeque<(u64, Transmit)>,
     /// Last record sent to the partner.
@@ -232,6 +233,7 @@ impl Core {
             snapshot_id: 0,
             resync_wanted: false,
             deferred: VecDeque::new(),
+            switches: Vec::new(),
             grants: VecDeque::new(),
             outbox: VecDeque::new(),
             last_record: 0,
@@ -282,7 +284,8 @@ impl Core {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let groups = self.groups.iter().filter_map(|s| s.group.poll_timeout());
         let conns = self.conns.values().filter_map(|c| c.session.poll_timeout());
-        groups.chain(conns).chain(self.node.poll_timeout()).chain(self.engine.poll_timeout()).min_by_key(|(at, _)| *at)
+        let switches = self.switches.iter().map(|s| (s.at, "rekeyed pair"));
+        groups.chain(conns).chain(switches).chain(self.node.poll_timeout()).chain(self.engine.poll_timeout()).min_by_key(|(at, _)| *at)
     }
 
     /// Deadlines up to `now` have passed.
@@ -295,6 +298,7 @@ impl Core {
         self.node.handle_timeout(now);
         self.engine.handle_timeout(now);
         self.conn_timeouts(now);
+        self.finish_switches(|s| s.at <= now, now);
         self.pump(now);
     }
 

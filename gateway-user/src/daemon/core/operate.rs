@@ -9,6 +9,10 @@ use crate::ports::{PathRole, RoleWord};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tracing::info;
 
+/// How much longer than one hold time the lease of an active lasts. The partner takes over when the hold time ends and needs a moment until the
+/// switches send everything to it; a kernel whose daemon died goes on forwarding until then. The two nodes' sequence ranges cannot meet.
+const LEASE_MARGIN: Duration = Duration::from_millis(50);
+
 fn ms(d: Duration) -> f64 {
     (d.as_secs_f64() * 1e6).round() / 1e3
 }
@@ -56,12 +60,14 @@ impl Core {
                 |core| {
                     core.engine.set_active(true, now);
                     core.resume_leases(now);
+                    core.promote_pending(now);
                 },
             ),
             Command::IkeActive(false) => {
                 self.engine.set_active(false, now);
                 self.outbox.clear();
                 self.deferred.clear();
+                self.switches.clear();
                 self.grants.clear();
             }
             Command::Send(message) => {
@@ -159,8 +165,7 @@ impl Core {
         }
     }
 
-    /// Writes the role word. The lease of an active ends one hold time after the *oldest* of the groups' last hellos: no partner's hold timer
-    /// ends before.
+    /// Writes the role word. The lease of an active ends one hold time and a margin after the *oldest* of the groups' last hellos.
     fn write_role(&mut self, role: PathRole, epoch: Epoch, now: Instant) {
         self.role = (role, epoch);
         self.lease_until = None;
@@ -168,7 +173,7 @@ impl Core {
             let until = self
                 .groups
                 .iter()
-                .map(|s| s.last_hello.unwrap_or(now) + s.group.config().hold)
+                .map(|s| s.last_hello.unwrap_or(now) + s.group.config().hold + LEASE_MARGIN)
                 .min()
                 .unwrap_or(now);
             self.lease_until = Some(until);

@@ -510,7 +510,7 @@ impl Core {
                 self.retire_outbound(spi);
                 out_installed = false;
             }
-            ChildStage::Retired | ChildStage::Inbound => {}
+            ChildStage::Retired | ChildStage::Inbound | ChildStage::Pending => {}
         }
         let mut sets = vec![self.replay_set(&r, Direction::In, r.counters.seq_in)];
         if out_installed {

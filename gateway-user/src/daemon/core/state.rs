@@ -76,6 +76,18 @@ pub enum Deferred {
     Remove(Spi),
 }
 
+/// A rekey of ours whose new pair the peer has not used yet. IKEv1 has no answer to the last message of a quick mode: a peer that installs the
+/// pair only when that message arrives would lose what is sent on it before.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    /// The new pair.
+    pub spi: Spi,
+    /// Sending starts at the latest now.
+    pub at: Instant,
+    /// Pairs that stop sending then.
+    pub retire: Vec<Spi>,
+}
+
 /// A flow of the configuration.
 #[derive(Clone, Debug)]
 pub struct FlowRef {
