@@ -23,9 +23,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long a restarted active waits for its partner's word before it goes on alone.
-const ADOPT_WAIT: Duration = Duration::from_millis(150);
+pub(super) const ADOPT_WAIT: Duration = Duration::from_millis(150);
 /// How long a node that is not ready waits before it takes over without state, when nobody else is there.
 const COLD_WAIT: Duration = Duration::from_secs(2);
+/// How long a restarted active waits for a partner that still holds its state, before it makes new SAs in place of those it cannot account for.
+pub(super) const STATE_WAIT: Duration = Duration::from_secs(2);
 /// How long an armed node waits for `HandoverGo`, and a draining or preparing one for its answer.
 const HANDOVER_WAIT: Duration = Duration::from_secs(1);
 /// How long a node that handed over lets packets out that were inside already.
@@ -87,6 +89,8 @@ pub enum Command {
     DropState,
     /// The partner was active under a newer epoch meanwhile: its numbers lie above what this node may use. New keys for every pair it held.
     Contested,
+    /// Nobody gives back what a predecessor knew: SAs it left in the kernel carry on until new ones replace them, which starts now.
+    RenewOrphans,
     /// Write the final counters as replay floors (the partner forwards nothing any more).
     RaiseFloors,
     /// The partner cannot be reached or holds nothing: leases change.
@@ -167,6 +171,7 @@ pub struct Node {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Deadline {
     Adopt,
+    State,
     Cold,
     Prepare,
     Armed,
@@ -177,6 +182,7 @@ impl Deadline {
     fn reason(self) -> &'static str {
         match self {
             Self::Adopt => "adopt",
+            Self::State => "state of a predecessor",
             Self::Cold => "cold takeover",
             Self::Prepare => "hand-over answer",
             Self::Armed => "hand-over go",
@@ -387,18 +393,33 @@ impl Node {
         self.commands.push_back(Command::IkeActive(true));
         self.partner_state();
         self.announce_state();
-        match &self.partner {
-            // Its mirrored state is all that is left of our ISAKMP SAs.
-            Some(p) if p.has_state && !self.has_state => {
-                self.commands.push_back(Command::Send(Message::ResyncRequest { client: None, peer: None }));
-            }
-            Some(_) => {
-                self.has_state = true;
-                self.snapshot();
-            }
-            None => self.has_state = true,
+        let holder = self.partner.as_ref().is_some_and(|p| p.has_state);
+        if !self.has_state && (holder || self.partner.is_none()) {
+            self.deadline = Some((now + STATE_WAIT, Deadline::State));
+        }
+        if self.partner.is_some() {
+            self.restore_or_snapshot(holder);
         }
         self.update_eligible(now);
+    }
+
+    /// An active without its own state takes the partner's mirror of it, which is all that is left; otherwise the partner gets a snapshot.
+    fn restore_or_snapshot(&mut self, holder: bool) {
+        if !self.has_state && holder {
+            self.commands.push_back(Command::Send(Message::ResyncRequest { client: None, peer: None }));
+            return;
+        }
+        self.renew_orphans();
+        self.snapshot();
+    }
+
+    fn renew_orphans(&mut self) {
+        if !std::mem::replace(&mut self.has_state, true) {
+            self.commands.push_back(Command::RenewOrphans);
+        }
+        if matches!(self.deadline, Some((_, Deadline::State))) {
+            self.deadline = None;
+        }
     }
 
     /// A group wants to be active.
@@ -510,7 +531,7 @@ impl Node {
                     }
                     self.partner_state();
                     if hello.role != Role::Active {
-                        self.snapshot();
+                        self.restore_or_snapshot(hello.has_state);
                     }
                 }
             }
@@ -554,6 +575,9 @@ impl Node {
         self.epoch = self.epoch.max(epoch);
         self.synced = true;
         self.has_state = true;
+        if matches!(self.deadline, Some((_, Deadline::State))) {
+            self.deadline = None;
+        }
         if self.state == NodeState::Active {
             // A restarted active got its own state back; the partner gets a fresh snapshot under this session.
             self.snapshot();
@@ -602,6 +626,9 @@ impl Node {
         }
         if self.switching {
             return Err("a switchover is under way".into());
+        }
+        if !self.has_state {
+            return Err("this node restarted and does not have its state back yet: try again in a few seconds".into());
         }
         let Some(p) = &self.partner else {
             return Err("the partner is not connected (see `gateway show ssp peers`)".into());
@@ -690,6 +717,14 @@ impl Node {
             Deadline::Adopt => {
                 if self.state == NodeState::Adopting {
                     self.adopt("nobody else is there", now);
+                }
+            }
+            Deadline::State => {
+                if self.state == NodeState::Active && !self.has_state {
+                    self.renew_orphans();
+                    if self.partner.is_some() {
+                        self.snapshot();
+                    }
                 }
             }
             Deadline::Cold => {

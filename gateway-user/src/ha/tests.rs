@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
+use super::node::{ADOPT_WAIT, STATE_WAIT};
 use super::*;
 use crate::id::Epoch;
 use crate::ports::PathRole;
@@ -289,4 +290,37 @@ fn an_active_whose_lease_ran_out_listens_for_one_hold_time_before_it_goes_on() {
     n.handle_lease_over(t0);
     n.handle_other_active(t0);
     assert_eq!(n.state(), NodeState::Standby);
+}
+
+#[test]
+fn a_restarted_active_takes_its_state_back_from_the_partner_or_renews_what_it_finds() {
+    let t0 = Instant::now();
+    let restarted = || {
+        let mut n = node(true);
+        n.start(Some((PathRole::Active, Epoch(3))), t0);
+        n.handle_timeout(t0 + ADOPT_WAIT);
+        assert_eq!(n.state(), NodeState::Active);
+        assert!(!drain(&mut n).contains(&Command::RenewOrphans), "the partner may come in a moment");
+        n
+    };
+    let mut n = restarted();
+    n.handle_hello(&hello(Role::Standby, 3, true), None, t0 + Duration::from_secs(1));
+    let asks = |c: &Command| matches!(c, Command::Send(Message::ResyncRequest { .. }));
+    let commands = drain(&mut n);
+    assert!(commands.iter().any(asks) && !commands.contains(&Command::SendSnapshot), "nothing overwrites the mirror");
+    assert!(n.handle_switchover(t0).is_err());
+    n.handle_snapshot_complete(Epoch(3), t0 + Duration::from_secs(1));
+    assert!(drain(&mut n).contains(&Command::SendSnapshot));
+    n.handle_timeout(t0 + Duration::from_secs(9));
+    assert!(!drain(&mut n).contains(&Command::RenewOrphans));
+
+    let mut n = restarted();
+    n.handle_hello(&hello(Role::Standby, 3, false), None, t0 + Duration::from_secs(1));
+    let commands = drain(&mut n);
+    let renew = commands.iter().position(|c| *c == Command::RenewOrphans).unwrap();
+    assert!(renew < commands.iter().position(|c| *c == Command::SendSnapshot).unwrap());
+
+    let mut n = restarted();
+    n.handle_timeout(t0 + ADOPT_WAIT + STATE_WAIT);
+    assert!(drain(&mut n).contains(&Command::RenewOrphans));
 }

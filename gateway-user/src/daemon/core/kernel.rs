@@ -246,6 +246,67 @@ impl Core {
             if let Some(p) = self.pairs.get_mut(&spi) {
                 p.out_installed = true;
             }
+            self.replace_orphans(super::reqid(&child.map, child.map_seq, child.ace));
+        }
+    }
+
+    /// A daemon that restarts as the active: what its predecessor left in the kernel goes on carrying traffic. Its SPIs are taken.
+    pub(super) fn find_orphans(&mut self) {
+        let dump = match self.ports.xfrm.dump() {
+            Ok(dump) => dump,
+            Err(e) => return self.port_error(&e),
+        };
+        for sa in dump {
+            let Some(flow) = self.flows.iter().find(|f| f.policy.reqid == sa.reqid) else { continue };
+            if flow.policy.tunnel_local == sa.dst
+                && let Ok(mut t) = self.spis.lock()
+            {
+                t.reserve(sa.spi);
+            }
+            self.orphans.entry(sa.reqid).or_default().push((sa.spi, sa.dst));
+        }
+    }
+
+    /// Nobody has the state of these SAs any more: nothing would rekey them, and the partner cannot continue them. New ones replace them.
+    pub(super) fn renew_orphans(&mut self, now: Instant) {
+        self.orphans.retain(|_, list| {
+            list.retain(|(spi, dst)| self.pairs.get(spi).is_none_or(|p| p.child.local != *dst) && !self.outbound.contains_key(&(*spi, *dst)));
+            !list.is_empty()
+        });
+        let mut entries: Vec<(String, u32)> =
+            self.flows.iter().filter(|f| self.orphans.contains_key(&f.policy.reqid)).map(|f| (f.map.clone(), f.seq)).collect();
+        entries.dedup();
+        for (map, seq) in entries {
+            warn!(map, seq, "state of a predecessor is lost: new SAs are negotiated");
+            if let Err(e) = self.engine.handle_request(crate::ike::IkeRequest::Initiate { map, seq }, now) {
+                warn!(error = e, "negotiation was not started");
+            }
+        }
+    }
+
+    fn replace_orphans(&mut self, reqid: u32) {
+        for (spi, dst) in self.orphans.remove(&reqid).unwrap_or_default() {
+            let inbound = self.pairs.get(&spi).is_some_and(|p| p.child.local == dst);
+            if !inbound && !self.outbound.contains_key(&(spi, dst)) {
+                self.remove_leftover(spi, dst);
+            }
+        }
+    }
+
+    /// Removes an SA that no pair accounts for.
+    pub(super) fn remove_leftover(&mut self, spi: Spi, dst: IpAddr) {
+        info!(%spi, %dst, "leftover SA removed");
+        let r = self.ports.xfrm.remove(spi, dst);
+        self.check(r);
+        if self.flows.iter().any(|f| f.policy.tunnel_local == dst) {
+            let r = self.ports.path.remove_inbound(spi);
+            self.check(r);
+            if let Ok(mut t) = self.spis.lock() {
+                t.release(spi);
+            }
+        } else {
+            let r = self.ports.path.remove_outbound(spi, dst);
+            self.check(r);
         }
     }
 

@@ -121,6 +121,8 @@ pub struct Core {
     /// Outbound SPI and peer to the pair's inbound SPI.
     pub(super) outbound: HashMap<(Spi, IpAddr), Spi>,
     pub(super) flows: Vec<FlowRef>,
+    /// SAs that a predecessor left and no pair accounts for, by reqid.
+    pub(super) orphans: HashMap<u32, Vec<(Spi, IpAddr)>>,
     pub(super) conns: BTreeMap<u64, Conn>,
     pub(super) live: Option<u64>,
     pub(super) staging: Option<Staging>,
@@ -225,6 +227,7 @@ impl Core {
             pairs: BTreeMap::new(),
             outbound: HashMap::new(),
             flows,
+            orphans: HashMap::new(),
             conns: BTreeMap::new(),
             live: None,
             staging: None,
@@ -255,6 +258,9 @@ impl Core {
         info!(hostname = %core.config.hostname, pinned = ?pinned, "core starts");
         core.engine.set_active(false, now);
         core.node.start(pinned.map(|w| (w.role, w.epoch)), now);
+        if pinned.is_some_and(|w| w.role == PathRole::Active) {
+            core.find_orphans();
+        }
         if let Some(w) = pinned.filter(|w| w.role == PathRole::Active && w.lease_until_ns != u64::MAX) {
             let left_ns = w.lease_until_ns.saturating_sub(core.clock.monotonic_ns(now));
             core.lease_until = Some(now + Duration::from_nanos(left_ns));

@@ -76,6 +76,7 @@ impl Core {
             Command::SendSnapshot => self.send_snapshot(now),
             Command::SendFinalCounters => self.send_final_counters(now),
             Command::Contested => self.contest(now),
+            Command::RenewOrphans => self.renew_orphans(now),
             Command::RaiseFloors => self.raise_floors(),
             Command::DropState => self.drop_state(),
             Command::PartnerState { competitor, contact } => self.partner_state(competitor, contact, now),

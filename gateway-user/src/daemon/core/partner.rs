@@ -399,7 +399,8 @@ impl Core {
             }
             body.zeroize();
         }
-        let gone: Vec<Spi> = self.pairs.keys().filter(|spi| !keep.contains(spi)).copied().collect();
+        // An active keeps what it made since it restarted.
+        let gone: Vec<Spi> = self.pairs.keys().filter(|spi| !adopting && !keep.contains(spi)).copied().collect();
         for spi in gone {
             self.remove_pair(spi);
             self.engine.forget_child(spi);
@@ -426,17 +427,13 @@ impl Core {
     /// Removes SAs of ours (by reqid) that no pair accounts for: leftovers of a predecessor.
     pub(super) fn remove_strangers(&mut self) {
         let ours: HashSet<u32> = self.flows.iter().map(|f| f.policy.reqid).collect();
+        self.orphans.clear();
         match self.ports.xfrm.dump() {
             Ok(dump) => {
                 for sa in dump.into_iter().filter(|sa| ours.contains(&sa.reqid)) {
                     let inbound = self.pairs.get(&sa.spi).is_some_and(|p| p.child.local == sa.dst);
                     if !inbound && !self.outbound.contains_key(&(sa.spi, sa.dst)) {
-                        info!(spi = %sa.spi, dst = %sa.dst, "leftover SA removed");
-                        let r = self.ports.xfrm.remove(sa.spi, sa.dst);
-                        self.check(r);
-                        let to_us = self.flows.iter().any(|f| f.policy.tunnel_local == sa.dst);
-                        let r = if to_us { self.ports.path.remove_inbound(sa.spi) } else { self.ports.path.remove_outbound(sa.spi, sa.dst) };
-                        self.check(r);
+                        self.remove_leftover(sa.spi, sa.dst);
                     }
                 }
             }
