@@ -1,3 +1,4 @@
 //! Helpers of the tests: simulated pair, packet builder, lab pieces.
 
 pub mod lab;
+pub mod sim;

@@ -1,0 +1,695 @@
+//! XFRM of a simulated machine, with the adapter in front of it: what the product's `Xfrm` port sees and what packets meet.
+//!
+//! Rules as found by experiment on real kernels: 32-bit numbers in the bitmap form of the replay state, a window that is checked before
+//! the integrity value and moved after it, all ones at and below a number that is set, events by threshold and by time with one deferred event after
+//! idleness, soft and hard limits by time and bytes, one acquire per policy until it is answered or its time is over, SAs that send
+//! only while their source address is on the machine.
+
+use super::clock::{MS, Ns, SEC, Time};
+use super::dice::Dice;
+use super::frame::{self, Ip};
+use gateway_user::id::Spi;
+use gateway_user::ike::Acquire;
+use gateway_user::ports::{Direction, FlowPolicy, PortError, PortResult, ReplaySet, SaDump, SaInstall, SaUsed, Xfrm, XfrmEvent};
+use gateway_user::sad::{EspKeys, Lifetime, Selector};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+
+/// Events that wait for the daemon; more are lost (ENOBUFS).
+pub const EVENTS_MAX: usize = 256;
+/// How long the kernel waits for an answer to an acquire (`xfrm_acq_expires`).
+const ACQUIRE_WAIT: Ns = 30 * SEC;
+/// Wall clock of the kernel's lifetimes, whole seconds.
+const EPOCH_S: u64 = 1_700_000_000;
+
+type Key = (Spi, IpAddr);
+
+/// Deviations for mutation tests: what a broken kernel adapter would do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KernelKnobs {
+    /// Replay writes of outbound SAs answer "ok" and write nothing: the lease is acknowledged before anything holds it.
+    pub forget_out_writes: bool,
+    /// Replay writes of inbound SAs leave the bitmap empty instead of full.
+    pub empty_bitmap: bool,
+}
+
+/// Window of an inbound SA as the kernel's bitmap form keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Window {
+    size: u32,
+    top: u32,
+    bits: Vec<bool>,
+}
+
+/// Why a window refuses a number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Replayed {
+    /// Left of the window.
+    TooOld,
+    /// Its bit is set.
+    Seen,
+}
+
+impl Window {
+    fn new(size: u32, top: u32, full: bool) -> Self {
+        Self { size, top, bits: vec![full; size as usize] }
+    }
+
+    fn check(&self, seq: u32) -> Result<(), Replayed> {
+        if self.size == 0 {
+            return Ok(());
+        }
+        if seq == 0 {
+            return Err(Replayed::TooOld);
+        }
+        if seq > self.top {
+            return Ok(());
+        }
+        if self.top - seq >= self.size {
+            return Err(Replayed::TooOld);
+        }
+        if self.bits[(seq % self.size) as usize] { Err(Replayed::Seen) } else { Ok(()) }
+    }
+
+    /// What lies at or below the floor is never taken again; what was received beyond it stays as it is.
+    fn close(&mut self, floor: u32) {
+        if floor >= self.top {
+            *self = Self::new(self.size, floor, floor != 0);
+            return;
+        }
+        let oldest = (self.top + 1).saturating_sub(self.size).max(1);
+        for seq in oldest..=floor {
+            self.bits[(seq % self.size) as usize] = true;
+        }
+    }
+
+    fn advance(&mut self, seq: u32) {
+        if self.size == 0 {
+            return;
+        }
+        if seq > self.top {
+            if seq - self.top >= self.size {
+                self.bits.fill(false);
+            } else {
+                for between in self.top + 1..seq {
+                    self.bits[(between % self.size) as usize] = false;
+                }
+            }
+            self.top = seq;
+        }
+        self.bits[(seq % self.size) as usize] = true;
+    }
+}
+
+/// One SA.
+#[derive(Clone, Debug)]
+pub struct Sa {
+    /// Source.
+    pub src: IpAddr,
+    /// reqid.
+    pub reqid: u32,
+    /// Which half the product said it is.
+    pub direction: Direction,
+    /// Fingerprint of the keys.
+    pub icv: u64,
+    window: Window,
+    /// Last number sent.
+    pub oseq: u32,
+    told: (u32, u32),
+    event_packets: u32,
+    event_time: Ns,
+    event_at: Option<Ns>,
+    event_deferred: bool,
+    bytes: u64,
+    packets: u64,
+    added_s: u64,
+    soft: Lifetime,
+    hard: Lifetime,
+    dying: bool,
+    order: u64,
+}
+
+impl Sa {
+    /// Highest number verified.
+    pub fn seq(&self) -> u32 {
+        self.window.top
+    }
+
+    fn replay(&self) -> (u32, u32) {
+        (self.window.top, self.oseq)
+    }
+}
+
+/// Why a received packet is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum InDrop {
+    /// XfrmInNoStates.
+    NoState,
+    /// XfrmInStateSeqError.
+    Replay(Replayed),
+    /// XfrmInStateProtoError.
+    Integrity,
+    /// XfrmInStateExpired.
+    Expired,
+    /// XfrmInTmplMismatch, or the inner packet is none.
+    Template,
+}
+
+/// What happens to a packet that is about to leave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outbound {
+    /// No policy selects it: in clear.
+    Clear,
+    /// Dropped, by the kernel's counter.
+    Drop(&'static str),
+    /// Protected: the outer packet.
+    Protected(Vec<u8>),
+}
+
+/// XFRM of one machine.
+pub struct FakeKernel {
+    time: Time,
+    sas: BTreeMap<Key, Sa>,
+    policies: Vec<FlowPolicy>,
+    acquiring: BTreeMap<u32, Ns>,
+    events: VecDeque<XfrmEvent>,
+    overrun: bool,
+    listening: bool,
+    next_order: u64,
+    /// Highest numbers an SA with these keys ever had here, also after its removal.
+    past: BTreeMap<(Spi, IpAddr, u64), (u32, u32)>,
+    dice: Dice,
+    /// Calls that fail, of ten thousand.
+    pub fail_per_10k: u32,
+    /// Events that are lost, of ten thousand.
+    pub lose_per_10k: u32,
+    /// Deviations.
+    pub knobs: KernelKnobs,
+    /// What the product asked for and must not.
+    pub violations: Vec<String>,
+    /// Drops by counter.
+    pub drops: BTreeMap<&'static str, u64>,
+}
+
+fn fnv(parts: &[&[u8]]) -> u64 {
+    let mut h = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        for b in *part {
+            h = (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3);
+        }
+        h = h.wrapping_mul(0x100_0000_01b3);
+    }
+    h
+}
+
+fn icv(keys: &EspKeys) -> u64 {
+    fnv(&[keys.encr.expose(), keys.integ.expose()])
+}
+
+fn low32(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn failed(call: &'static str, object: String, error: io::Error) -> PortError {
+    PortError { call, object, source: error }
+}
+
+/// True when the selector covers the end of a packet.
+pub fn covers(s: &Selector, addr: Ipv4Addr, proto: u8, port: Option<u16>) -> bool {
+    let IpAddr::V4(net) = s.addr else { return false };
+    let mask = u32::MAX.checked_shl(32 - u32::from(s.prefix)).unwrap_or(0);
+    u32::from(addr) & mask == u32::from(net) & mask
+        && (s.proto == 0 || s.proto == proto)
+        && (s.port == 0 || port.is_none_or(|p| p == s.port))
+}
+
+fn ports(ip: &Ip<'_>) -> (Option<u16>, Option<u16>) {
+    match frame::udp_of(ip) {
+        Some((src, dst, _)) => (Some(src), Some(dst)),
+        None => (None, None),
+    }
+}
+
+fn bytes_of(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { limit.saturating_mul(1024) }
+}
+
+impl FakeKernel {
+    /// An empty kernel.
+    pub fn new(time: Time, dice: Dice) -> Self {
+        Self {
+            time,
+            sas: BTreeMap::new(),
+            policies: Vec::new(),
+            acquiring: BTreeMap::new(),
+            events: VecDeque::new(),
+            overrun: false,
+            listening: true,
+            next_order: 0,
+            past: BTreeMap::new(),
+            dice,
+            fail_per_10k: 0,
+            lose_per_10k: 0,
+            knobs: KernelKnobs::default(),
+            violations: Vec::new(),
+            drops: BTreeMap::new(),
+        }
+    }
+
+    fn now_s(&self) -> u64 {
+        EPOCH_S + self.time.now() / SEC
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    /// A daemon opened its sockets, or is gone.
+    pub fn listen(&mut self, on: bool) {
+        self.listening = on;
+        self.events.clear();
+        self.overrun = false;
+    }
+
+    /// True when a daemon would be woken.
+    pub fn has_events(&self) -> bool {
+        self.overrun || !self.events.is_empty()
+    }
+
+    /// What the daemon reads.
+    pub fn take_events(&mut self) -> Vec<XfrmEvent> {
+        let lost = std::mem::take(&mut self.overrun).then_some(XfrmEvent::Overrun);
+        lost.into_iter().chain(self.events.drain(..)).collect()
+    }
+
+    fn emit(&mut self, event: XfrmEvent) {
+        if !self.listening {
+            return;
+        }
+        if self.events.len() >= EVENTS_MAX || self.dice.chance(self.lose_per_10k) {
+            self.overrun = true;
+            return;
+        }
+        self.events.push_back(event);
+    }
+
+    /// All SAs.
+    pub fn sas(&self) -> impl Iterator<Item = (Key, &Sa)> {
+        self.sas.iter().map(|(k, sa)| (*k, sa))
+    }
+
+    /// One SA.
+    pub fn sa(&self, spi: Spi, dst: IpAddr) -> Option<&Sa> {
+        self.sas.get(&(spi, dst))
+    }
+
+    /// Flows with policies.
+    pub fn policies(&self) -> &[FlowPolicy] {
+        &self.policies
+    }
+
+    /// When a lifetime or an event time ends.
+    pub fn next_timer(&self) -> Option<Ns> {
+        let acquires = self.acquiring.values().copied().min();
+        let sas = self.sas.values().filter_map(|sa| {
+            let at = |s: u64| (s != 0).then(|| (sa.added_s + s).saturating_sub(EPOCH_S) * SEC);
+            let soft = if sa.dying { None } else { at(sa.soft.seconds) };
+            [sa.event_at, soft, at(sa.hard.seconds)].into_iter().flatten().min()
+        });
+        sas.chain(acquires).min()
+    }
+
+    /// Time went on.
+    pub fn on_timer(&mut self) {
+        let (now, now_s) = (self.time.now(), self.now_s());
+        self.acquiring.retain(|_, until| *until > now);
+        let keys: Vec<Key> = self.sas.keys().copied().collect();
+        for key in keys {
+            let Some(sa) = self.sas.get_mut(&key) else { continue };
+            let age = now_s.saturating_sub(sa.added_s);
+            if sa.hard.seconds != 0 && age >= sa.hard.seconds {
+                self.drop_sa(key);
+                self.emit(XfrmEvent::Expire { spi: key.0, dst: key.1, hard: true });
+                continue;
+            }
+            if !sa.dying && sa.soft.seconds != 0 && age >= sa.soft.seconds {
+                sa.dying = true;
+                self.emit(XfrmEvent::Expire { spi: key.0, dst: key.1, hard: false });
+            }
+            if self.sas.get(&key).is_some_and(|sa| sa.event_at.is_some_and(|at| at <= now)) {
+                self.event_timer(key);
+            }
+        }
+    }
+
+    fn event_timer(&mut self, key: Key) {
+        let Some(sa) = self.sas.get_mut(&key) else { return };
+        sa.event_at = None;
+        if sa.replay() == sa.told || !self.listening {
+            sa.event_deferred = true;
+            return;
+        }
+        self.tell(key);
+    }
+
+    /// `xfrm_replay_notify(XFRM_REPLAY_UPDATE)`.
+    fn moved(&mut self, key: Key) {
+        let Some(sa) = self.sas.get(&key) else { return };
+        if !self.listening {
+            return;
+        }
+        let (seq, oseq) = sa.replay();
+        let below = seq - sa.told.0 < sa.event_packets && oseq - sa.told.1 < sa.event_packets;
+        if (sa.event_packets == 0 || below) && !sa.event_deferred {
+            return;
+        }
+        self.tell(key);
+    }
+
+    fn tell(&mut self, key: Key) {
+        let now = self.time.now();
+        let Some(sa) = self.sas.get_mut(&key) else { return };
+        sa.told = sa.replay();
+        if sa.event_time != 0 {
+            sa.event_at = Some(now + sa.event_time);
+            sa.event_deferred = false;
+        }
+        let event = XfrmEvent::Replay {
+            spi: key.0,
+            dst: key.1,
+            seq: sa.window.top.into(),
+            oseq: sa.oseq.into(),
+            bytes: sa.bytes,
+            packets: sa.packets,
+        };
+        self.emit(event);
+    }
+
+    fn drop_sa(&mut self, key: Key) {
+        if let Some(sa) = self.sas.remove(&key) {
+            let past = self.past.entry((key.0, key.1, sa.icv)).or_default();
+            *past = (past.0.max(sa.window.top), past.1.max(sa.oseq));
+        }
+    }
+
+    /// `xfrm_state_check_expire`: false when the SA may not be used any more.
+    fn usable(&mut self, key: Key) -> bool {
+        let Some(sa) = self.sas.get_mut(&key) else { return false };
+        if sa.bytes >= bytes_of(sa.hard.kilobytes) {
+            self.drop_sa(key);
+            self.emit(XfrmEvent::Expire { spi: key.0, dst: key.1, hard: true });
+            return false;
+        }
+        if !sa.dying && sa.bytes >= bytes_of(sa.soft.kilobytes) {
+            sa.dying = true;
+            self.emit(XfrmEvent::Expire { spi: key.0, dst: key.1, hard: false });
+        }
+        true
+    }
+
+    /// A packet to our own address with protocol ESP: the inner packet, or why not.
+    pub fn input(&mut self, outer: &Ip<'_>) -> Result<Vec<u8>, InDrop> {
+        let result = self.receive(outer);
+        if let Err(drop) = &result {
+            self.count(match drop {
+                InDrop::NoState => "in_no_states",
+                InDrop::Replay(_) => "in_state_seq_error",
+                InDrop::Integrity => "in_state_proto_error",
+                InDrop::Expired => "in_state_expired",
+                InDrop::Template => "in_tmpl_mismatch",
+            });
+        }
+        result
+    }
+
+    fn receive(&mut self, outer: &Ip<'_>) -> Result<Vec<u8>, InDrop> {
+        let esp = frame::esp_of(outer).ok_or(InDrop::NoState)?;
+        let key = (Spi(esp.spi), IpAddr::V4(outer.dst));
+        let sa = self.sas.get(&key).ok_or(InDrop::NoState)?;
+        sa.window.check(esp.seq).map_err(InDrop::Replay)?;
+        if !self.usable(key) {
+            return Err(InDrop::Expired);
+        }
+        let sa = self.sas.get_mut(&key).ok_or(InDrop::NoState)?;
+        if esp.icv != sa.icv || sa.src != IpAddr::V4(outer.src) {
+            return Err(InDrop::Integrity);
+        }
+        sa.window.advance(esp.seq);
+        sa.bytes += esp.inner.len() as u64;
+        sa.packets += 1;
+        let reqid = sa.reqid;
+        self.moved(key);
+        let inner = frame::ip(esp.inner).ok_or(InDrop::Template)?;
+        if self.policy_in(&inner).is_some_and(|want| want == reqid) { Ok(esp.inner.to_vec()) } else { Err(InDrop::Template) }
+    }
+
+    fn policy_in(&self, ip: &Ip<'_>) -> Option<u32> {
+        let (sport, dport) = ports(ip);
+        let matches = |p: &&FlowPolicy| covers(&p.remote, ip.src, ip.proto, sport) && covers(&p.local, ip.dst, ip.proto, dport);
+        self.policies.iter().filter(matches).min_by_key(|p| p.priority).map(|p| p.reqid)
+    }
+
+    /// True when a packet that came in clear must be dropped: it belongs to a protected flow.
+    pub fn refuses_clear(&mut self, ip: &Ip<'_>) -> bool {
+        let refused = self.policy_in(ip).is_some();
+        if refused {
+            self.count("in_tmpl_mismatch");
+        }
+        refused
+    }
+
+    /// A packet that is about to leave. `local`: whether an address is on this machine now.
+    pub fn output(&mut self, packet: &Ip<'_>, local: impl Fn(Ipv4Addr) -> bool) -> Outbound {
+        let (sport, dport) = ports(packet);
+        let matches = |p: &&FlowPolicy| covers(&p.local, packet.src, packet.proto, sport) && covers(&p.remote, packet.dst, packet.proto, dport);
+        let Some(policy) = self.policies.iter().filter(matches).min_by_key(|p| p.priority).cloned() else { return Outbound::Clear };
+        let result = self.protect(&policy, packet, local);
+        if let Outbound::Drop(reason) = result {
+            self.count(reason);
+        }
+        result
+    }
+
+    fn protect(&mut self, policy: &FlowPolicy, packet: &Ip<'_>, local: impl Fn(Ipv4Addr) -> bool) -> Outbound {
+        let (IpAddr::V4(from), IpAddr::V4(to)) = (policy.tunnel_local, policy.tunnel_peer) else { return Outbound::Drop("out_error") };
+        let fits = |(key, sa): &(&Key, &Sa)| sa.reqid == policy.reqid && key.1 == policy.tunnel_peer && sa.src == policy.tunnel_local;
+        // Not dying first, then the youngest (in whole seconds), then the one that was installed last.
+        let best = self.sas.iter().filter(fits).max_by_key(|(_, sa)| (!sa.dying, sa.added_s, sa.order)).map(|(k, _)| *k);
+        let Some(key) = best else {
+            self.acquire(policy, packet);
+            return Outbound::Drop("out_no_states");
+        };
+        if !local(from) {
+            return Outbound::Drop("out_bundle_gen_error");
+        }
+        if !self.usable(key) {
+            return Outbound::Drop("out_state_expired");
+        }
+        let Some(sa) = self.sas.get_mut(&key) else { return Outbound::Drop("out_state_expired") };
+        if sa.oseq == u32::MAX {
+            return Outbound::Drop("out_state_seq_error");
+        }
+        sa.oseq += 1;
+        sa.bytes += packet.packet.len() as u64;
+        sa.packets += 1;
+        let esp = frame::esp(key.0.0, sa.oseq, sa.icv, packet.packet);
+        self.moved(key);
+        Outbound::Protected(frame::ip_packet(from, to, frame::ESP, 64, &esp))
+    }
+
+    fn acquire(&mut self, policy: &FlowPolicy, packet: &Ip<'_>) {
+        let now = self.time.now();
+        if self.acquiring.get(&policy.reqid).is_some_and(|until| *until > now) {
+            return;
+        }
+        // Without a listener there is nobody to wait for (ESRCH).
+        if !self.listening {
+            return;
+        }
+        self.acquiring.insert(policy.reqid, now + ACQUIRE_WAIT);
+        let (sport, dport) = ports(packet);
+        let end = |addr, port: Option<u16>| Selector { addr: IpAddr::V4(addr), prefix: 32, proto: packet.proto, port: port.unwrap_or(0) };
+        let acquire = Acquire { peer: policy.tunnel_peer, reqid: policy.reqid, src: end(packet.src, sport), dst: end(packet.dst, dport) };
+        self.emit(XfrmEvent::Acquire(acquire));
+    }
+
+    fn fails(&mut self, call: &'static str, object: impl FnOnce() -> String) -> PortResult<()> {
+        if self.dice.chance(self.fail_per_10k) {
+            return Err(failed(call, object(), io::Error::from_raw_os_error(libc::ENOBUFS)));
+        }
+        Ok(())
+    }
+
+    fn install_one(&mut self, sa: &SaInstall<'_>) -> PortResult<()> {
+        let c = sa.child;
+        let (spi, src, dst, keys) = match sa.direction {
+            Direction::In => (c.spi_in, c.peer, c.local, &c.keys_in),
+            Direction::Out => (c.spi_out, c.local, c.peer, &c.keys_out),
+        };
+        let name = || format!("SA {spi} to {dst}");
+        self.fails("XFRM_MSG_NEWSA", name)?;
+        if spi.0 < 256 || c.integ.is_none() {
+            return Err(failed("XFRM_MSG_NEWSA", name(), io::ErrorKind::InvalidInput.into()));
+        }
+        let icv = icv(keys);
+        if let Some(held) = self.sas.get(&(spi, dst)) {
+            let equal = held.src == src && held.reqid == sa.reqid && held.icv == icv && held.window.size == c.replay_window;
+            if !equal {
+                return Err(failed("XFRM_MSG_NEWSA", name(), io::ErrorKind::AlreadyExists.into()));
+            }
+            let behind = match sa.direction {
+                Direction::In => sa.replay > 0,
+                Direction::Out => held.oseq < low32(sa.replay),
+            };
+            if behind {
+                let set = ReplaySet { spi, dst, direction: sa.direction, replay: sa.replay, window: c.replay_window, used: None };
+                return self.set_one(&set);
+            }
+            return Ok(());
+        }
+        let number = low32(sa.replay);
+        let past = self.past.get(&(spi, dst, icv)).copied().unwrap_or_default();
+        let (seq, oseq, before) = match sa.direction {
+            Direction::In => (number, 0, past.0),
+            Direction::Out => (0, number, past.1),
+        };
+        if number < before {
+            self.violations.push(format!("SA {spi} to {dst} was removed at {before} and is installed again at {number}"));
+        }
+        let now = self.time.now();
+        let event_time = sa.event_time.as_nanos() as Ns;
+        self.next_order += 1;
+        let new = Sa {
+            src,
+            reqid: sa.reqid,
+            direction: sa.direction,
+            icv,
+            window: Window::new(c.replay_window, seq, seq != 0 && !self.knobs.empty_bitmap),
+            oseq,
+            told: (seq, oseq),
+            event_packets: sa.event_packets,
+            event_time,
+            event_at: (event_time != 0).then_some(now + event_time),
+            event_deferred: false,
+            bytes: sa.used.bytes,
+            packets: sa.used.packets,
+            added_s: self.now_s().saturating_sub(sa.used.age_s),
+            soft: c.soft,
+            hard: c.lifetime,
+            dying: false,
+            order: self.next_order,
+        };
+        self.sas.insert((spi, dst), new);
+        if sa.direction == Direction::Out {
+            self.acquiring.remove(&sa.reqid);
+        }
+        Ok(())
+    }
+
+    fn set_one(&mut self, set: &ReplaySet) -> PortResult<()> {
+        let name = || format!("SA {} to {}", set.spi, set.dst);
+        self.fails("XFRM_MSG_NEWAE", name)?;
+        let now_s = self.now_s();
+        let knobs = self.knobs;
+        let error = |kind: io::ErrorKind, why: String| failed("XFRM_MSG_NEWAE", name(), io::Error::new(kind, why));
+        let Some(sa) = self.sas.get_mut(&(set.spi, set.dst)) else { return Err(failed("XFRM_MSG_NEWAE", name(), io::Error::from_raw_os_error(libc::ESRCH))) };
+        if set.window != sa.window.size {
+            return Err(error(io::ErrorKind::InvalidInput, format!("window {} of an SA with {}", set.window, sa.window.size)));
+        }
+        let to = low32(set.replay);
+        match set.direction {
+            Direction::In if knobs.empty_bitmap => sa.window = Window::new(set.window, to.max(sa.window.top), false),
+            Direction::In => sa.window.close(to),
+            Direction::Out if to < sa.oseq => {
+                let held = sa.oseq;
+                self.violations.push(format!("SA {} to {} asked to go back from {held} to {to}", set.spi, set.dst));
+                return Err(error(io::ErrorKind::InvalidInput, format!("outbound number would go back from {held} to {to}")));
+            }
+            Direction::Out if knobs.forget_out_writes => {}
+            Direction::Out => sa.oseq = to,
+        }
+        sa.told = sa.replay();
+        if let Some(used) = set.used {
+            let SaUsed { age_s, bytes, packets } = used;
+            (sa.bytes, sa.packets, sa.added_s) = (sa.bytes.max(bytes), sa.packets.max(packets), now_s.saturating_sub(age_s));
+        }
+        Ok(())
+    }
+
+    fn dump_all(&mut self) -> PortResult<Vec<SaDump>> {
+        self.fails("XFRM_MSG_GETSA", || "dump".into())?;
+        let now_s = self.now_s();
+        let view = |((spi, dst), sa): (&Key, &Sa)| SaDump {
+            spi: *spi,
+            src: sa.src,
+            dst: *dst,
+            reqid: sa.reqid,
+            seq: sa.window.top.into(),
+            oseq: sa.oseq.into(),
+            bytes: sa.bytes,
+            packets: sa.packets,
+            age_s: now_s.saturating_sub(sa.added_s),
+        };
+        Ok(self.sas.iter().map(view).collect())
+    }
+
+    fn remove_one(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {
+        self.fails("XFRM_MSG_DELSA", || format!("SA {spi} to {dst}"))?;
+        self.drop_sa((spi, dst));
+        Ok(())
+    }
+}
+
+/// Anything that has a [`FakeKernel`] inside.
+pub trait HasKernel: Send {
+    /// It.
+    fn kernel(&mut self) -> &mut FakeKernel;
+}
+
+impl HasKernel for FakeKernel {
+    fn kernel(&mut self) -> &mut FakeKernel {
+        self
+    }
+}
+
+/// The port: one of several hands on the same kernel.
+pub struct XfrmPort<T>(pub Arc<Mutex<T>>);
+
+impl<T: HasKernel> XfrmPort<T> {
+    fn with<R>(&self, work: impl FnOnce(&mut FakeKernel) -> R) -> R {
+        // A panic in a test ends the world anyway.
+        let mut held = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        work(held.kernel())
+    }
+}
+
+impl<T: HasKernel> Xfrm for XfrmPort<T> {
+    fn install(&mut self, sas: &[SaInstall<'_>]) -> Vec<PortResult<()>> {
+        self.with(|k| sas.iter().map(|sa| k.install_one(sa)).collect())
+    }
+
+    fn remove(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {
+        self.with(|k| k.remove_one(spi, dst))
+    }
+
+    fn set_replay(&mut self, sets: &[ReplaySet]) -> Vec<PortResult<()>> {
+        self.with(|k| sets.iter().map(|s| k.set_one(s)).collect())
+    }
+
+    fn dump(&mut self) -> PortResult<Vec<SaDump>> {
+        self.with(FakeKernel::dump_all)
+    }
+
+    fn sync_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()> {
+        self.with(|k| {
+            k.fails("XFRM_MSG_UPDPOLICY", || "policies".into())?;
+            k.policies = flows.to_vec();
+            Ok(())
+        })
+    }
+}
+
+/// Shortest event time worth a kernel timer here; shorter ones would make a world slow.
+pub const EVENT_TIME_MIN: Ns = 10 * MS;
