@@ -153,6 +153,11 @@ pub enum XfrmEvent {
 
 /// The kernel's XFRM.
 pub trait Xfrm: Send {
+    /// Makes the kernel load what these algorithms need, so that the first SA does not wait for it. The error tells what the kernel lacks.
+    fn prepare(&mut self, encr: crate::crypto::CipherAlg, integ: Option<crate::crypto::IntegAlg>) -> PortResult<()> {
+        let _ = (encr, integ);
+        Ok(())
+    }
     /// Installs SAs, pipelined; answers per SA in order. An existing equal SA is not an error.
     fn install(&mut self, sas: &[SaInstall<'_>]) -> Vec<PortResult<()>>;
     /// Removes one SA; absent is not an error.

@@ -249,9 +249,11 @@ fn verdict(problem: Option<String>, traffic: BothWays, took_ms: f64) -> Check {
     Check { works, ok: problem.is_none(), took_ms, traffic, detail: problem.unwrap_or_else(|| "done".to_owned()) }
 }
 
-/// True when every SA of `before` is still there with the same time of its making, and there is no new one.
+/// True when the SAs in use went on: there is no new one, none was made again, and the newest of `before` are still there (an older pair of an
+/// earlier rekey may end at its time).
 pub fn same_sas(before: &KernelSas, after: &KernelSas) -> bool {
-    !before.is_empty()
-        && before.len() == after.len()
-        && before.iter().all(|(spi, sa)| after.get(spi).is_some_and(|now| now.added == sa.added))
+    let newest = before.values().map(|sa| &sa.added).max();
+    newest.is_some()
+        && after.iter().all(|(spi, sa)| before.get(spi).is_some_and(|then| then.added == sa.added))
+        && before.iter().filter(|(_, sa)| Some(&sa.added) == newest).all(|(spi, _)| after.contains_key(spi))
 }

@@ -205,6 +205,16 @@ impl Core {
                 .collect();
             ports.path.set_protected(&interface.device, &protected)?;
         }
+        let mut prepared = Vec::new();
+        for t in config.ike.entries.iter().flat_map(|e| &e.transforms) {
+            if prepared.contains(&(t.encr, t.integ)) {
+                continue;
+            }
+            prepared.push((t.encr, t.integ));
+            if let Err(e) = ports.xfrm.prepare(t.encr, t.integ) {
+                warn!(transform_set = %t.name, error = %e, "WARNING: encryption hardware does not support transform: this kernel cannot do it");
+            }
+        }
         let policies: Vec<FlowPolicy> = flows.iter().map(|f| f.policy.clone()).collect();
         ports.xfrm.sync_policies(&policies)?;
         let hold = config.interfaces.iter().flat_map(|i| &i.groups).map(|g| g.hold).max().unwrap_or(Duration::from_secs(3));

@@ -56,6 +56,36 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// A child pair that nobody addresses and that the kernel removes by itself should the process end.
+fn probe_child(encr: CipherAlg, integ: Option<IntegAlg>) -> ChildSa {
+    // No two bytes alike, so that no cipher calls the key weak.
+    let key = |len: usize| Secret::new((0..len as u8).map(|i| i.wrapping_mul(37).wrapping_add(11)).collect());
+    let keys = EspKeys { encr: key(encr.key_len()), integ: key(integ.map_or(0, IntegAlg::key_len)) };
+    ChildSa {
+        spi_in: PROBE_SPI,
+        spi_out: PROBE_SPI,
+        isakmp: Default::default(),
+        map: String::new(),
+        map_seq: 0,
+        ace: 0,
+        digest: Default::default(),
+        local: PROBE_DST,
+        peer: PROBE_SRC,
+        ts_local: Selector::ANY4,
+        ts_remote: Selector::ANY4,
+        mode: Mode::Tunnel,
+        encr,
+        integ,
+        keys_in: keys.clone(),
+        keys_out: keys,
+        pfs: None,
+        lifetime: Lifetime { seconds: 5, kilobytes: 0 },
+        soft: Lifetime::default(),
+        replay_window: 32,
+        initiator: false,
+    }
+}
+
 impl XfrmAdapter {
     /// Opens the socket in the calling thread's network namespace. Errors: no CAP_NET_ADMIN, no XFRM in the kernel.
     pub fn open() -> PortResult<Self> {
@@ -68,31 +98,7 @@ impl XfrmAdapter {
         if let Some(hz) = HZ.get() {
             return Ok(*hz);
         }
-        let keys = EspKeys { encr: Secret::default(), integ: Secret::new(vec![0x5a; 20]) };
-        let child = ChildSa {
-            spi_in: PROBE_SPI,
-            spi_out: PROBE_SPI,
-            isakmp: Default::default(),
-            map: String::new(),
-            map_seq: 0,
-            ace: 0,
-            digest: Default::default(),
-            local: PROBE_DST,
-            peer: PROBE_SRC,
-            ts_local: Selector::ANY4,
-            ts_remote: Selector::ANY4,
-            mode: Mode::Tunnel,
-            encr: CipherAlg::Null,
-            integ: Some(IntegAlg::HmacSha1),
-            keys_in: keys.clone(),
-            keys_out: keys,
-            pfs: None,
-            // Should the process end now, the kernel removes it.
-            lifetime: Lifetime { seconds: 5, kilobytes: 0 },
-            soft: Lifetime::default(),
-            replay_window: 32,
-            initiator: false,
-        };
+        let child = probe_child(CipherAlg::Null, Some(IntegAlg::HmacSha1));
         let probe = SaInstall {
             child: &child,
             direction: Direction::In,
@@ -266,6 +272,26 @@ fn replay_request(set: &ReplaySet, held: &mut Held, now_s: u64) -> io::Result<Re
 }
 
 impl Xfrm for XfrmAdapter {
+    fn prepare(&mut self, encr: CipherAlg, integ: Option<IntegAlg>) -> PortResult<()> {
+        let child = probe_child(encr, integ);
+        let probe = SaInstall {
+            child: &child,
+            direction: Direction::In,
+            reqid: policy::MARK_PROTECT,
+            replay: 0,
+            used: SaUsed::default(),
+            event_packets: 0,
+            event_time: Duration::from_millis(1000),
+        };
+        let failed = |e| fail("XFRM_MSG_NEWSA", format!("{encr:?} with {integ:?}"), e);
+        let hz = self.hz().map_err(failed)?;
+        match self.socket.request(codec::new_sa(&probe, hz, unix_s()), |_, _| ()) {
+            Err(e) if errno_of(&e) != Some(libc::EEXIST) => return Err(failed(e)),
+            _ => {}
+        }
+        self.socket.request(codec::delete_sa(PROBE_SPI, PROBE_DST), |_, _| ()).map_err(failed)
+    }
+
     fn install(&mut self, sas: &[SaInstall<'_>]) -> Vec<PortResult<()>> {
         let name = |sa: &SaInstall<'_>| sa_name(half(sa).spi, half(sa).dst);
         let hz = if sas.is_empty() { Ok(1000) } else { self.hz() };
