@@ -281,7 +281,8 @@ impl Node {
         if !self.links_up {
             return Some("a tracked interface is down");
         }
-        if self.difference.is_some() {
+        // Two nodes that both hold off would leave nobody: the difference only counts against an active partner.
+        if self.difference.is_some() && self.partner_role() == Some(Role::Active) {
             return Some("the configurations differ");
         }
         match &self.partner {

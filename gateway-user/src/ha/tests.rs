@@ -70,6 +70,16 @@ fn a_configuration_difference_holds_off_the_takeover_and_names_the_item() {
 }
 
 #[test]
+fn two_nodes_with_different_configurations_are_not_both_standby_for_ever() {
+    let now = Instant::now();
+    let mut n = node(true);
+    n.start(None, now);
+    n.handle_hello(&hello(Role::Standby, 0, false), Some("standby 1".into()), now);
+    n.handle_proposal("no active router", now);
+    assert_eq!(n.state(), NodeState::Active);
+}
+
+#[test]
 fn a_cold_takeover_waits_and_drops_what_it_holds() {
     let now = Instant::now();
     let mut n = node(true);
