@@ -56,6 +56,21 @@ fn either_end_brings_the_tunnel_up() {
 }
 
 #[test]
+fn different_configurations_do_not_leave_the_addresses_without_an_owner() {
+    let mut w = World::new(Setup { priority: [110, 100], ..Setup::calm(13) });
+    w.start(Side::A);
+    w.start(Side::B);
+    w.start_traffic(&Way::BOTH);
+    ok(w.run(10 * SEC));
+    let active = w.active().expect("an owner");
+    assert_eq!(losses(&w, 8 * SEC), Vec::<String>::new());
+    let now = w.now();
+    w.plan(now, Fault::Switchover);
+    ok(w.run(SEC));
+    assert_eq!(w.active(), Some(active), "but no hand-over");
+}
+
+#[test]
 fn the_standby_goes_on_with_the_same_sas_after_a_loss_of_power() {
     for seed in 0..6 {
         let setup = Setup::calm(seed);
@@ -241,6 +256,61 @@ fn a_peer_that_goes_away_and_returns_is_served_again() {
     // The kernel asks again when it has waited 30 s for the first answer.
     ok(w.run(45 * SEC));
     ok(w.check_settled(3 * SEC));
+}
+
+/// Runs seeds of the sweep with something broken until a check finds it; gives what it said.
+fn first_violation(seeds: u64, break_it: impl Fn(&mut Setup)) -> Option<String> {
+    (0..seeds).find_map(|seed| {
+        let mut setup = sweep::setup(seed);
+        break_it(&mut setup);
+        sweep::run(&mut sweep::world_of(setup)).err().map(|v| format!("seed {seed}: {}", v.what))
+    })
+}
+
+#[track_caller]
+fn found(what: Option<String>, words: &str) {
+    let what = what.unwrap_or_else(|| panic!("no check finds it"));
+    eprintln!("{what}");
+    assert!(what.contains(words), "found something else: {what}");
+}
+
+// What follows breaks one promise's enforcement at a time and shows that a check sees it.
+
+#[test]
+fn mutation_a_guard_without_ranges_lets_numbers_out_twice() {
+    found(first_violation(120, |s| s.path_knobs.ignore_range = true), "left");
+}
+
+#[test]
+fn mutation_a_path_that_ignores_the_lease_speaks_while_it_must_be_mute() {
+    found(first_violation(60, |s| s.path_knobs.ignore_lease = true), "while Quiet");
+}
+
+#[test]
+fn mutation_no_guard_at_all() {
+    found(first_violation(60, |s| s.path_knobs.guard_off = true), "while");
+}
+
+#[test]
+fn mutation_an_acknowledgement_before_the_standby_holds_the_lease() {
+    // With the guard, the numbers below the lease do not get out: nothing passes.
+    found(first_violation(60, |s| s.kernel_knobs.forget_out_writes = true), "lost");
+    // Without it, they do.
+    let both = |s: &mut Setup| {
+        s.kernel_knobs.forget_out_writes = true;
+        s.path_knobs.ignore_range = true;
+    };
+    found(first_violation(60, both), "left");
+}
+
+#[test]
+fn mutation_an_empty_bitmap_takes_old_packets_again() {
+    let found_it = first_violation(60, |s| {
+        s.kernel_knobs.empty_bitmap = true;
+        s.replay_attack = 5000;
+        s.window = 1024;
+    });
+    found(found_it, "had mirrored");
 }
 
 #[test]

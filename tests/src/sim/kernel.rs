@@ -5,17 +5,16 @@
 //! idleness, soft and hard limits by time and bytes, one acquire per policy until it is answered or its time is over, SAs that send
 //! only while their source address is on the machine.
 
-use super::clock::{MS, Ns, SEC, Time};
+use super::clock::{Ns, SEC, Time};
 use super::dice::Dice;
 use super::frame::{self, Ip};
+use super::window::{Replayed, Window};
 use gateway_user::id::Spi;
 use gateway_user::ike::Acquire;
-use gateway_user::ports::{Direction, FlowPolicy, PortError, PortResult, ReplaySet, SaDump, SaInstall, SaUsed, Xfrm, XfrmEvent};
+use gateway_user::ports::{Direction, FlowPolicy, XfrmEvent};
 use gateway_user::sad::{EspKeys, Lifetime, Selector};
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex};
 
 /// Events that wait for the daemon; more are lost (ENOBUFS).
 pub const EVENTS_MAX: usize = 256;
@@ -24,7 +23,8 @@ const ACQUIRE_WAIT: Ns = 30 * SEC;
 /// Wall clock of the kernel's lifetimes, whole seconds.
 const EPOCH_S: u64 = 1_700_000_000;
 
-type Key = (Spi, IpAddr);
+/// SPI and destination.
+pub type Key = (Spi, IpAddr);
 
 /// Deviations for mutation tests: what a broken kernel adapter would do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,74 +33,6 @@ pub struct KernelKnobs {
     pub forget_out_writes: bool,
     /// Replay writes of inbound SAs leave the bitmap empty instead of full.
     pub empty_bitmap: bool,
-}
-
-/// Window of an inbound SA as the kernel's bitmap form keeps it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Window {
-    size: u32,
-    top: u32,
-    bits: Vec<bool>,
-}
-
-/// Why a window refuses a number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Replayed {
-    /// Left of the window.
-    TooOld,
-    /// Its bit is set.
-    Seen,
-}
-
-impl Window {
-    fn new(size: u32, top: u32, full: bool) -> Self {
-        Self { size, top, bits: vec![full; size as usize] }
-    }
-
-    fn check(&self, seq: u32) -> Result<(), Replayed> {
-        if self.size == 0 {
-            return Ok(());
-        }
-        if seq == 0 {
-            return Err(Replayed::TooOld);
-        }
-        if seq > self.top {
-            return Ok(());
-        }
-        if self.top - seq >= self.size {
-            return Err(Replayed::TooOld);
-        }
-        if self.bits[(seq % self.size) as usize] { Err(Replayed::Seen) } else { Ok(()) }
-    }
-
-    /// What lies at or below the floor is never taken again; what was received beyond it stays as it is.
-    fn close(&mut self, floor: u32) {
-        if floor >= self.top {
-            *self = Self::new(self.size, floor, floor != 0);
-            return;
-        }
-        let oldest = (self.top + 1).saturating_sub(self.size).max(1);
-        for seq in oldest..=floor {
-            self.bits[(seq % self.size) as usize] = true;
-        }
-    }
-
-    fn advance(&mut self, seq: u32) {
-        if self.size == 0 {
-            return;
-        }
-        if seq > self.top {
-            if seq - self.top >= self.size {
-                self.bits.fill(false);
-            } else {
-                for between in self.top + 1..seq {
-                    self.bits[(between % self.size) as usize] = false;
-                }
-            }
-            self.top = seq;
-        }
-        self.bits[(seq % self.size) as usize] = true;
-    }
 }
 
 /// One SA.
@@ -114,21 +46,21 @@ pub struct Sa {
     pub direction: Direction,
     /// Fingerprint of the keys.
     pub icv: u64,
-    window: Window,
+    pub(super) window: Window,
     /// Last number sent.
     pub oseq: u32,
-    told: (u32, u32),
-    event_packets: u32,
-    event_time: Ns,
-    event_at: Option<Ns>,
-    event_deferred: bool,
-    bytes: u64,
-    packets: u64,
-    added_s: u64,
-    soft: Lifetime,
-    hard: Lifetime,
-    dying: bool,
-    order: u64,
+    pub(super) told: (u32, u32),
+    pub(super) event_packets: u32,
+    pub(super) event_time: Ns,
+    pub(super) event_at: Option<Ns>,
+    pub(super) event_deferred: bool,
+    pub(super) bytes: u64,
+    pub(super) packets: u64,
+    pub(super) added_s: u64,
+    pub(super) soft: Lifetime,
+    pub(super) hard: Lifetime,
+    pub(super) dying: bool,
+    pub(super) order: u64,
 }
 
 impl Sa {
@@ -137,7 +69,7 @@ impl Sa {
         self.window.top
     }
 
-    fn replay(&self) -> (u32, u32) {
+    pub(super) fn replay(&self) -> (u32, u32) {
         (self.window.top, self.oseq)
     }
 }
@@ -170,17 +102,17 @@ pub enum Outbound {
 
 /// XFRM of one machine.
 pub struct FakeKernel {
-    time: Time,
-    sas: BTreeMap<Key, Sa>,
-    policies: Vec<FlowPolicy>,
-    acquiring: BTreeMap<u32, Ns>,
+    pub(super) time: Time,
+    pub(super) sas: BTreeMap<Key, Sa>,
+    pub(super) policies: Vec<FlowPolicy>,
+    pub(super) acquiring: BTreeMap<u32, Ns>,
     events: VecDeque<XfrmEvent>,
     overrun: bool,
     listening: bool,
-    next_order: u64,
+    pub(super) next_order: u64,
     /// Highest numbers an SA with these keys ever had here, also after its removal.
-    past: BTreeMap<(Spi, IpAddr, u64), (u32, u32)>,
-    dice: Dice,
+    pub(super) past: BTreeMap<(Spi, IpAddr, u64), (u32, u32)>,
+    pub(super) dice: Dice,
     /// Calls that fail, of ten thousand.
     pub fail_per_10k: u32,
     /// Events that are lost, of ten thousand.
@@ -204,16 +136,12 @@ fn fnv(parts: &[&[u8]]) -> u64 {
     h
 }
 
-fn icv(keys: &EspKeys) -> u64 {
+pub(super) fn icv(keys: &EspKeys) -> u64 {
     fnv(&[keys.encr.expose(), keys.integ.expose()])
 }
 
-fn low32(number: u64) -> u32 {
+pub(super) fn low32(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn failed(call: &'static str, object: String, error: io::Error) -> PortError {
-    PortError { call, object, source: error }
 }
 
 /// True when the selector covers the end of a packet.
@@ -258,7 +186,7 @@ impl FakeKernel {
         }
     }
 
-    fn now_s(&self) -> u64 {
+    pub(super) fn now_s(&self) -> u64 {
         EPOCH_S + self.time.now() / SEC
     }
 
@@ -387,7 +315,7 @@ impl FakeKernel {
         self.emit(event);
     }
 
-    fn drop_sa(&mut self, key: Key) {
+    pub(super) fn drop_sa(&mut self, key: Key) {
         if let Some(sa) = self.sas.remove(&key) {
             let past = self.past.entry((key.0, key.1, sa.icv)).or_default();
             *past = (past.0.max(sa.window.top), past.1.max(sa.oseq));
@@ -514,182 +442,4 @@ impl FakeKernel {
         let acquire = Acquire { peer: policy.tunnel_peer, reqid: policy.reqid, src: end(packet.src, sport), dst: end(packet.dst, dport) };
         self.emit(XfrmEvent::Acquire(acquire));
     }
-
-    fn fails(&mut self, call: &'static str, object: impl FnOnce() -> String) -> PortResult<()> {
-        if self.dice.chance(self.fail_per_10k) {
-            return Err(failed(call, object(), io::Error::from_raw_os_error(libc::ENOBUFS)));
-        }
-        Ok(())
-    }
-
-    fn install_one(&mut self, sa: &SaInstall<'_>) -> PortResult<()> {
-        let c = sa.child;
-        let (spi, src, dst, keys) = match sa.direction {
-            Direction::In => (c.spi_in, c.peer, c.local, &c.keys_in),
-            Direction::Out => (c.spi_out, c.local, c.peer, &c.keys_out),
-        };
-        let name = || format!("SA {spi} to {dst}");
-        self.fails("XFRM_MSG_NEWSA", name)?;
-        if spi.0 < 256 || c.integ.is_none() {
-            return Err(failed("XFRM_MSG_NEWSA", name(), io::ErrorKind::InvalidInput.into()));
-        }
-        let icv = icv(keys);
-        if let Some(held) = self.sas.get(&(spi, dst)) {
-            let equal = held.src == src && held.reqid == sa.reqid && held.icv == icv && held.window.size == c.replay_window;
-            if !equal {
-                return Err(failed("XFRM_MSG_NEWSA", name(), io::ErrorKind::AlreadyExists.into()));
-            }
-            let behind = match sa.direction {
-                Direction::In => sa.replay > 0,
-                Direction::Out => held.oseq < low32(sa.replay),
-            };
-            if behind {
-                let set = ReplaySet { spi, dst, direction: sa.direction, replay: sa.replay, window: c.replay_window, used: None };
-                return self.set_one(&set);
-            }
-            return Ok(());
-        }
-        let number = low32(sa.replay);
-        let past = self.past.get(&(spi, dst, icv)).copied().unwrap_or_default();
-        let (seq, oseq, before) = match sa.direction {
-            Direction::In => (number, 0, past.0),
-            Direction::Out => (0, number, past.1),
-        };
-        if number < before {
-            self.violations.push(format!("SA {spi} to {dst} was removed at {before} and is installed again at {number}"));
-        }
-        let now = self.time.now();
-        let event_time = sa.event_time.as_nanos() as Ns;
-        self.next_order += 1;
-        let new = Sa {
-            src,
-            reqid: sa.reqid,
-            direction: sa.direction,
-            icv,
-            window: Window::new(c.replay_window, seq, seq != 0 && !self.knobs.empty_bitmap),
-            oseq,
-            told: (seq, oseq),
-            event_packets: sa.event_packets,
-            event_time,
-            event_at: (event_time != 0).then_some(now + event_time),
-            event_deferred: false,
-            bytes: sa.used.bytes,
-            packets: sa.used.packets,
-            added_s: self.now_s().saturating_sub(sa.used.age_s),
-            soft: c.soft,
-            hard: c.lifetime,
-            dying: false,
-            order: self.next_order,
-        };
-        self.sas.insert((spi, dst), new);
-        if sa.direction == Direction::Out {
-            self.acquiring.remove(&sa.reqid);
-        }
-        Ok(())
-    }
-
-    fn set_one(&mut self, set: &ReplaySet) -> PortResult<()> {
-        let name = || format!("SA {} to {}", set.spi, set.dst);
-        self.fails("XFRM_MSG_NEWAE", name)?;
-        let now_s = self.now_s();
-        let knobs = self.knobs;
-        let error = |kind: io::ErrorKind, why: String| failed("XFRM_MSG_NEWAE", name(), io::Error::new(kind, why));
-        let Some(sa) = self.sas.get_mut(&(set.spi, set.dst)) else { return Err(failed("XFRM_MSG_NEWAE", name(), io::Error::from_raw_os_error(libc::ESRCH))) };
-        if set.window != sa.window.size {
-            return Err(error(io::ErrorKind::InvalidInput, format!("window {} of an SA with {}", set.window, sa.window.size)));
-        }
-        let to = low32(set.replay);
-        match set.direction {
-            Direction::In if knobs.empty_bitmap => sa.window = Window::new(set.window, to.max(sa.window.top), false),
-            Direction::In => sa.window.close(to),
-            Direction::Out if to < sa.oseq => {
-                let held = sa.oseq;
-                self.violations.push(format!("SA {} to {} asked to go back from {held} to {to}", set.spi, set.dst));
-                return Err(error(io::ErrorKind::InvalidInput, format!("outbound number would go back from {held} to {to}")));
-            }
-            Direction::Out if knobs.forget_out_writes => {}
-            Direction::Out => sa.oseq = to,
-        }
-        sa.told = sa.replay();
-        if let Some(used) = set.used {
-            let SaUsed { age_s, bytes, packets } = used;
-            (sa.bytes, sa.packets, sa.added_s) = (sa.bytes.max(bytes), sa.packets.max(packets), now_s.saturating_sub(age_s));
-        }
-        Ok(())
-    }
-
-    fn dump_all(&mut self) -> PortResult<Vec<SaDump>> {
-        self.fails("XFRM_MSG_GETSA", || "dump".into())?;
-        let now_s = self.now_s();
-        let view = |((spi, dst), sa): (&Key, &Sa)| SaDump {
-            spi: *spi,
-            src: sa.src,
-            dst: *dst,
-            reqid: sa.reqid,
-            seq: sa.window.top.into(),
-            oseq: sa.oseq.into(),
-            bytes: sa.bytes,
-            packets: sa.packets,
-            age_s: now_s.saturating_sub(sa.added_s),
-        };
-        Ok(self.sas.iter().map(view).collect())
-    }
-
-    fn remove_one(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {
-        self.fails("XFRM_MSG_DELSA", || format!("SA {spi} to {dst}"))?;
-        self.drop_sa((spi, dst));
-        Ok(())
-    }
 }
-
-/// Anything that has a [`FakeKernel`] inside.
-pub trait HasKernel: Send {
-    /// It.
-    fn kernel(&mut self) -> &mut FakeKernel;
-}
-
-impl HasKernel for FakeKernel {
-    fn kernel(&mut self) -> &mut FakeKernel {
-        self
-    }
-}
-
-/// The port: one of several hands on the same kernel.
-pub struct XfrmPort<T>(pub Arc<Mutex<T>>);
-
-impl<T: HasKernel> XfrmPort<T> {
-    fn with<R>(&self, work: impl FnOnce(&mut FakeKernel) -> R) -> R {
-        // A panic in a test ends the world anyway.
-        let mut held = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        work(held.kernel())
-    }
-}
-
-impl<T: HasKernel> Xfrm for XfrmPort<T> {
-    fn install(&mut self, sas: &[SaInstall<'_>]) -> Vec<PortResult<()>> {
-        self.with(|k| sas.iter().map(|sa| k.install_one(sa)).collect())
-    }
-
-    fn remove(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {
-        self.with(|k| k.remove_one(spi, dst))
-    }
-
-    fn set_replay(&mut self, sets: &[ReplaySet]) -> Vec<PortResult<()>> {
-        self.with(|k| sets.iter().map(|s| k.set_one(s)).collect())
-    }
-
-    fn dump(&mut self) -> PortResult<Vec<SaDump>> {
-        self.with(FakeKernel::dump_all)
-    }
-
-    fn sync_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()> {
-        self.with(|k| {
-            k.fails("XFRM_MSG_UPDPOLICY", || "policies".into())?;
-            k.policies = flows.to_vec();
-            Ok(())
-        })
-    }
-}
-
-/// Shortest event time worth a kernel timer here; shorter ones would make a world slow.
-pub const EVENT_TIME_MIN: Ns = 10 * MS;

@@ -4,9 +4,10 @@ use super::arp::{self, Neighbours};
 use super::clock::{Ns, Time};
 use super::dice::Dice;
 use super::frame::{self, ALL_ROUTERS, ALL_ROUTERS_MAC, Arp, BROADCAST, Ip, Mac};
-use super::kernel::{FakeKernel, HasKernel, Outbound, XfrmPort};
+use super::kernel::{FakeKernel, Outbound};
+use super::xfrm_port::{HasKernel, XfrmPort};
 use super::path::{FakePath, HasPath, Ingress, PathPort};
-use super::plan::{self, INSIDE, OUTSIDE, Side};
+use super::plan::{self, INSIDE, OUTSIDE, Setup, Side};
 use gateway_user::daemon::core::Ports;
 use gateway_user::hsrp::virtual_mac;
 use gateway_user::ike::Transmit;
@@ -114,7 +115,7 @@ impl HasPath for Machine {
 
 impl Machine {
     /// A machine that was just switched on.
-    pub fn new(side: Side, time: Time, monotonic_offset: Ns, mut dice: Dice, sa_max: u32) -> Self {
+    pub fn new(side: Side, setup: &Setup, time: Time, monotonic_offset: Ns, mut dice: Dice, sa_max: u32) -> Self {
         let devices: Vec<Device> = [INSIDE, OUTSIDE]
             .into_iter()
             .map(|d| Device {
@@ -127,8 +128,10 @@ impl Machine {
             })
             .collect();
         let list: Vec<(&str, Mac, bool)> = devices.iter().enumerate().map(|(i, d)| (d.name, d.mac, i == OUTSIDE)).collect();
-        let path = FakePath::new(time.clone(), monotonic_offset, &list, sa_max);
-        let kernel = FakeKernel::new(time.clone(), Dice::new(dice.range(0..=u64::MAX - 1), 1));
+        let mut path = FakePath::new(time.clone(), monotonic_offset, &list, sa_max);
+        path.knobs = setup.path_knobs;
+        let mut kernel = FakeKernel::new(time.clone(), Dice::new(dice.range(0..=u64::MAX - 1), 1));
+        kernel.knobs = setup.kernel_knobs;
         Self {
             name: side.name(),
             time,

@@ -28,7 +28,9 @@ pub mod stream;
 pub mod sweep;
 pub mod trace;
 pub mod traffic;
+pub mod window;
 pub mod world;
+pub mod xfrm_port;
 
 pub use fault::{Fault, random_faults};
 pub use plan::{INSIDE, OUTSIDE, Setup, Side};

@@ -117,7 +117,7 @@ impl Node {
         let mut dice = Dice::new(setup.seed, 10 + side.index() as u64);
         let config = Arc::new(plan::gateway(setup, side));
         let monotonic_offset = dice.range(1..=1 << 50);
-        let machine = Machine::new(side, time.clone(), monotonic_offset, Dice::new(setup.seed, 20 + side.index() as u64), config.dataplane.sa_max);
+        let machine = Machine::new(side, setup, time.clone(), monotonic_offset, Dice::new(setup.seed, 20 + side.index() as u64), config.dataplane.sa_max);
         Self {
             side,
             machine: Arc::new(Mutex::new(machine)),
@@ -144,7 +144,7 @@ impl Node {
         self.powered = true;
         self.paused = false;
         let dice = Dice::new(self.dice.range(0..=u64::MAX - 1), 3);
-        let mut machine = Machine::new(self.side, self.time.clone(), self.monotonic_offset, dice, self.config.dataplane.sa_max);
+        let mut machine = Machine::new(self.side, setup, self.time.clone(), self.monotonic_offset, dice, self.config.dataplane.sa_max);
         for (device, on) in self.cables.into_iter().enumerate() {
             machine.set_carrier(device, on);
         }

@@ -3,7 +3,9 @@
 use super::clock::{Ns, Time};
 use super::dice::Dice;
 use super::frame;
-use super::kernel::{FakeKernel, InDrop, Outbound, Replayed, XfrmPort};
+use super::kernel::{FakeKernel, InDrop, Outbound};
+use super::window::Replayed;
+use super::xfrm_port::XfrmPort;
 use super::plan::{self, OUTSIDE, Setup, VIPS};
 use super::station::Station;
 use gateway_user::daemon::core::reqid;

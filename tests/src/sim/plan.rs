@@ -7,6 +7,8 @@
 
 use super::clock::{MS, Ns, SEC};
 use super::frame::Mac;
+use super::kernel::KernelKnobs;
+use super::path::PathKnobs;
 use gateway_user::config::{self, Config, OutboundInterval};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -150,6 +152,10 @@ pub struct Setup {
     pub event_loss: u32,
     /// Captured ESP sent again, of ten thousand.
     pub replay_attack: u32,
+    /// Broken programs, for mutation tests.
+    pub path_knobs: PathKnobs,
+    /// Broken kernel calls, for mutation tests.
+    pub kernel_knobs: KernelKnobs,
 }
 
 impl Setup {
@@ -178,6 +184,8 @@ impl Setup {
             port_failures: 0,
             event_loss: 0,
             replay_attack: 0,
+            path_knobs: PathKnobs::default(),
+            kernel_knobs: KernelKnobs::default(),
         }
     }
 

@@ -45,7 +45,11 @@ pub fn setup(seed: u64) -> Setup {
 
 /// The world of a seed, before its time begins.
 pub fn world(seed: u64) -> World {
-    let setup = setup(seed);
+    world_of(setup(seed))
+}
+
+/// The world of a setup, with the faults of its seed.
+pub fn world_of(setup: Setup) -> World {
     let faults = random_faults(&setup, CALM, MENDED);
     let mut w = World::new(setup);
     for (at, fault) in faults {
