@@ -145,8 +145,12 @@ impl StrongSwan {
 
     /// Runs swanctl against this daemon; output on success.
     pub fn swanctl(&self, args: &[&str]) -> Result<String> {
-        let out =
-            sys::command_in(self.ns, "swanctl")?.args(args).args(["--uri", &self.uri]).stdin(Stdio::null()).output().context("swanctl")?;
+        let out = sys::give_way(&mut sys::command_in(self.ns, "swanctl")?)
+            .args(args)
+            .args(["--uri", &self.uri])
+            .stdin(Stdio::null())
+            .output()
+            .context("swanctl")?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         ensure!(out.status.success(), "swanctl {}: {} {}", args.join(" "), text.trim(), String::from_utf8_lossy(&out.stderr).trim());
         Ok(text)

@@ -139,6 +139,7 @@ impl Lab {
     }
 
     fn events(&mut self, report: &mut Report) -> Result<()> {
+        self.look_who_is_active()?;
         let lost = self.active;
         let event = self.event("power_loss", format!("power loss of {}", lost.name()), |lab| {
             lab.bench.topology.cut(lost)?;
@@ -153,12 +154,14 @@ impl Lab {
         })?;
         self.after(event, false, report)?;
 
+        self.look_who_is_active()?;
         let from = self.active;
         let event = self.event("switchover", format!("planned switchover from {} to {}", from.name(), from.other().name()), |lab| {
             lab.gateways.command(from, &["switchover"]).map(drop)
         })?;
         self.after(event, false, report)?;
 
+        self.look_who_is_active()?;
         let victim = self.active;
         let event = self.event("daemon_crash", format!("SIGKILL of the daemon of {} and restart", victim.name()), |lab| {
             lab.gateways.kill(victim)?;
@@ -240,8 +243,10 @@ impl Lab {
             checks.push(self.bench.check_ike_rekey(&self.peer)?);
         }
         self.look_who_is_active()?;
-        let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
+        let peer = &self.peer;
         checks.push(("peer_rekey", self.bench.check_rekey(peer, || peer.rekey_child())?));
+        self.look_who_is_active()?;
+        let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
         let address = PEER_IKE.to_string();
         let by_gateway = || gateways.command(active, &["rekey", "ipsec", "peer", &address]).map(drop);
         checks.push(("gateway_rekey", self.bench.check_rekey(peer, by_gateway)?));

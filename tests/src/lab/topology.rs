@@ -114,7 +114,7 @@ pub fn ip_batch(ns: Option<&str>, lines: &str) -> Result<()> {
 
 /// Output of an `ip` command in a namespace.
 pub fn ip_output(ns: &str, args: &[&str]) -> Result<String> {
-    let out = Command::new("ip").args(["-n", ns]).args(args).output().context("ip (package iproute2)")?;
+    let out = sys::give_way(&mut Command::new("ip")).args(["-n", ns]).args(args).output().context("ip (package iproute2)")?;
     ensure!(out.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
