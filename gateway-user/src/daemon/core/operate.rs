@@ -7,7 +7,7 @@ use crate::id::Epoch;
 use crate::net::control::ControlResponse;
 use crate::ports::{PathRole, RoleWord};
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use tracing::info;
+use tracing::{debug, info};
 
 /// How much longer than one hold time the lease of an active lasts. The partner takes over when the hold time ends and needs a moment until the
 /// switches send everything to it; a kernel whose daemon died goes on forwarding until then. The two nodes' sequence ranges cannot meet.
@@ -22,6 +22,9 @@ impl Core {
         match command {
             Command::Log { from, to, cause, epoch } => {
                 info!(?from, ?to, cause, %epoch, "node state");
+                debug!(target: "debug::crypto_isakmp_ha::fsm", ?from, ?to, cause, %epoch);
+                debug!(target: "debug::crypto_ipsec_ha::fsm", ?from, ?to, cause, %epoch);
+                debug!(target: "debug::ssp::redundancy", ?from, ?to, cause, %epoch);
                 self.role_since = (now, self.clock.wall());
             }
             Command::SetRole { role, epoch } => {

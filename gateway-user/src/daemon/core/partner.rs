@@ -10,7 +10,7 @@ use crate::ssp::{Client, CounterUpdate, Hello, Message, Session, SessionEvent, T
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, enabled, info, warn};
 use zeroize::Zeroize;
 
 /// Connections that may be open at once, authenticated or not.
@@ -24,6 +24,7 @@ const SNAPSHOT_RECORDS_PER_SLOT: usize = 2;
 impl Core {
     /// A TCP connection to or from the partner is up.
     pub fn handle_ssp_connected(&mut self, conn: u64, initiator: bool, now: Instant) {
+        debug!(target: "debug::ssp::socket", conn, initiator, "connected");
         let Some(group) = self.config.ssp.as_ref() else { return };
         if self.conns.len() >= CONNS_MAX {
             self.outputs.push_back(Output::SspClose { conn, cause: "too many connections".into() });
@@ -84,6 +85,7 @@ impl Core {
     }
 
     fn forget_conn(&mut self, conn: u64, cause: &str, now: Instant) {
+        debug!(target: "debug::ssp::socket", conn, cause, "closed");
         if self.conns.remove(&conn).is_none() {
             return;
         }
@@ -141,6 +143,7 @@ impl Core {
         self.last_record = 0;
         self.snapshot_sent = false;
         info!(conn = id, "SSP session authenticated");
+        debug!(target: "debug::ssp::fsm", conn = id, "established");
         let mut interfaces = Vec::new();
         for i in &self.config.interfaces {
             if let Ok(l) = self.ports.links.link(&i.device) {
@@ -163,8 +166,14 @@ impl Core {
         let id = self.live?;
         let c = self.conns.get_mut(&id)?;
         self.resync_wanted |= matches!(message, Message::ResyncRequest { .. });
+        let text = enabled!(target: "debug::ssp::packet", Level::DEBUG).then(|| format!("{message:?}"));
         match c.session.send(message, now) {
-            Ok(seq) => Some(seq),
+            Ok(seq) => {
+                if let Some(message) = text {
+                    debug!(target: "debug::ssp::packet", seq, message, "sent");
+                }
+                Some(seq)
+            }
             Err(e) => {
                 self.drop_conn(id, &e.to_string(), now);
                 None
@@ -269,6 +278,8 @@ impl Core {
     }
 
     fn on_message(&mut self, id: u64, seq: u64, message: Message, now: Instant) {
+        // Bodies of records are not printed: they hold keys.
+        debug!(target: "debug::ssp::packet", seq, ?message, "received");
         let hello_seen = self.conns.get(&id).is_some_and(|c| c.hello);
         if !hello_seen && !matches!(message, Message::Hello(_)) {
             self.drop_conn(id, "the partner did not say hello first", now);
@@ -348,6 +359,8 @@ impl Core {
             c.hello = true;
         }
         self.partner_digests = Some(hello.config.clone());
+        debug!(target: "debug::ssp::peers", ?hello, "partner");
+        debug!(target: "debug::ssp::config", items = hello.config.len(), ours = self.config.digests.len(), "digests");
         let difference = first_difference(&self.config.digests, &hello.config);
         info!(partner = %hello.hostname, role = ?hello.role, epoch = %hello.epoch, has_state = hello.has_state, ?difference, "SSP hello");
         if let Some(d) = &difference {
@@ -445,6 +458,7 @@ impl Core {
         match client {
             Client::Ike => {
                 let Some(id) = parse_ike_key(key) else { return self.refuse_record("bad_key", "IKE record key") };
+                debug!(target: "debug::crypto_isakmp_ha::update", %id, bytes = body.len(), "dormant ISAKMP SA");
                 if let Err(e) = self.engine.import(&IkeRecord::Upsert { id, body: body.to_vec() }, now) {
                     self.refuse_record("bad_isakmp_record", &e);
                 }
@@ -473,6 +487,7 @@ impl Core {
         }
         let c = &r.child;
         let spi = c.spi_in;
+        debug!(target: "debug::crypto_ipsec_ha::update", %spi, spi_out = %c.spi_out, peer = %c.peer, stage = ?r.stage, lease_hi = r.lease_hi, "dormant IPsec SA");
         if !self.spis.lock().is_ok_and(|mut t| t.reserve(spi)) {
             return self.refuse_record("spi_slot_taken", &spi.to_string());
         }
@@ -632,6 +647,7 @@ impl Core {
         let mut sets = Vec::new();
         let mut ranges = Vec::new();
         for u in updates {
+            debug!(target: "debug::crypto_ipsec_ha::detail", spi_in = %u.spi_in, seq_in = u.seq_in, seq_out = u.seq_out, lease_hi = u.lease_hi, "counters");
             let Some(p) = self.pairs.get_mut(&u.spi_in) else { continue };
             let c = &mut p.counters;
             // Never back: a number that was mirrored stays.
