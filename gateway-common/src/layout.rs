@@ -106,11 +106,9 @@ pub const fn slot(key: u32, multiplier: u32, slots: u32) -> u32 {
 
 /// A multiplier under which no two of `keys` share a slot, or `None` when none was found among the first 65 536 tried.
 pub fn multiplier(keys: &[u32], slots: u32) -> Option<u32> {
-    (0..65_536_u32).map(|i| i.wrapping_mul(0x9e37_79b8).wrapping_add(0x9e37_79b9)).find(|&m| {
-        keys.iter()
-            .enumerate()
-            .all(|(i, &a)| keys[..i].iter().all(|&b| a == b || slot(a, m, slots) != slot(b, m, slots)))
-    })
+    (0..65_536_u32)
+        .map(|i| i.wrapping_mul(0x9e37_79b8).wrapping_add(0x9e37_79b9))
+        .find(|&m| keys.iter().enumerate().all(|(i, &a)| keys[..i].iter().all(|&b| a == b || slot(a, m, slots) != slot(b, m, slots))))
 }
 
 /// One virtual address. `ifindex` 0 = vacant.

@@ -2,8 +2,7 @@
 
 use crate::classify::{Direction, Kind, Parsed, mac, parse};
 use crate::layout::{
-    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord, SA_VALID, Table,
-    multiplier, slot,
+    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord, SA_VALID, Table, multiplier, slot,
 };
 use crate::reason::{Action, Classify, Guard, Shunt};
 use crate::verdict::{self, GuardFacts, Inbound, Lease, RoleNow, ShuntFacts};
@@ -70,10 +69,42 @@ fn every_kind_is_recognised() {
         ("cut ARP", eth(&[], 0x0806, &arp[..27]), Kind::NotIp),
         ("IPv6", eth(&[], 0x86dd, &[0x60; 40]), Kind::Ipv6),
         ("cut IPv4 header", eth(&[], 0x0800, &ipv4(50, 0, 0, &ESP)[..19]), Kind::HeaderTruncated),
-        ("IP version 5", eth(&[], 0x0800, &{ let mut p = ipv4(50, 0, 0, &ESP); p[0] = 0x55; p }), Kind::BadLength),
-        ("header of 16 bytes", eth(&[], 0x0800, &{ let mut p = ipv4(50, 0, 0, &ESP); p[0] = 0x44; p }), Kind::BadLength),
-        ("total below header", eth(&[], 0x0800, &{ let mut p = ipv4(50, 0, 0, &ESP); p[3] = 19; p }), Kind::BadLength),
-        ("total beyond frame", eth(&[], 0x0800, &{ let mut p = ipv4(50, 0, 0, &ESP); p[3] += 1; p }), Kind::Truncated),
+        (
+            "IP version 5",
+            eth(&[], 0x0800, &{
+                let mut p = ipv4(50, 0, 0, &ESP);
+                p[0] = 0x55;
+                p
+            }),
+            Kind::BadLength
+        ),
+        (
+            "header of 16 bytes",
+            eth(&[], 0x0800, &{
+                let mut p = ipv4(50, 0, 0, &ESP);
+                p[0] = 0x44;
+                p
+            }),
+            Kind::BadLength
+        ),
+        (
+            "total below header",
+            eth(&[], 0x0800, &{
+                let mut p = ipv4(50, 0, 0, &ESP);
+                p[3] = 19;
+                p
+            }),
+            Kind::BadLength
+        ),
+        (
+            "total beyond frame",
+            eth(&[], 0x0800, &{
+                let mut p = ipv4(50, 0, 0, &ESP);
+                p[3] += 1;
+                p
+            }),
+            Kind::Truncated
+        ),
         ("ESP", ip(50, &ESP), Kind::Esp),
         ("ESP, one tag", eth(&[0x8100], 0x0800, &ipv4(50, 0, 0, &ESP)), Kind::Esp),
         ("ESP, two tags", eth(&[0x88a8, 0x8100], 0x0800, &ipv4(50, 0, 0, &ESP)), Kind::Esp),
@@ -88,10 +119,38 @@ fn every_kind_is_recognised() {
         ("IKE", ip(17, &udp(500, 500, &[1; 28])), Kind::Ike),
         ("IKE of 27 bytes", ip(17, &udp(500, 500, &[1; 27])), Kind::Truncated),
         ("from port 500 to another", ip(17, &udp(500, 53, &[1; 28])), Kind::Other),
-        ("IKE, first fragment", eth(&[], 0x0800, &ipv4(17, 0x2000, 0, &{ let mut u = udp(500, 500, &[1; 16]); u[4] = 9; u })), Kind::Ike),
+        (
+            "IKE, first fragment",
+            eth(
+                &[],
+                0x0800,
+                &ipv4(17, 0x2000, 0, &{
+                    let mut u = udp(500, 500, &[1; 16]);
+                    u[4] = 9;
+                    u
+                })
+            ),
+            Kind::Ike
+        ),
         ("UDP of 7 bytes", ip(17, &[0; 7]), Kind::Truncated),
-        ("UDP length 7", ip(17, &{ let mut u = udp(500, 500, &[1; 28]); u[5] = 7; u }), Kind::BadLength),
-        ("UDP length beyond the packet", ip(17, &{ let mut u = udp(500, 500, &[1; 28]); u[5] += 1; u }), Kind::BadLength),
+        (
+            "UDP length 7",
+            ip(17, &{
+                let mut u = udp(500, 500, &[1; 28]);
+                u[5] = 7;
+                u
+            }),
+            Kind::BadLength
+        ),
+        (
+            "UDP length beyond the packet",
+            ip(17, &{
+                let mut u = udp(500, 500, &[1; 28]);
+                u[5] += 1;
+                u
+            }),
+            Kind::BadLength
+        ),
         ("keepalive", ip(17, &udp(4500, 4500, &[0xff])), Kind::Keepalive),
         ("one other byte", ip(17, &udp(4500, 4500, &[0xfe])), Kind::Truncated),
         ("empty 4500", ip(17, &udp(4500, 4500, &[])), Kind::Truncated),
@@ -201,12 +260,9 @@ fn inbound_verdicts_by_kind_role_and_table() {
 #[test]
 fn the_floor_is_the_last_number_dropped() {
     let entry = InboundSa { spi: 300, state: SA_VALID, floor: 100, ..InboundSa::default() };
-    for (spi, seq, expected) in [
-        (300, 100, Inbound::Below),
-        (300, 101, Inbound::Known),
-        (300, u32::MAX, Inbound::Known),
-        (301, 101, Inbound::Unknown),
-    ] {
+    for (spi, seq, expected) in
+        [(300, 100, Inbound::Below), (300, 101, Inbound::Known), (300, u32::MAX, Inbound::Known), (301, 101, Inbound::Unknown)]
+    {
         assert_eq!(verdict::inbound(&entry, spi, seq), expected, "{spi} {seq}");
     }
     assert_eq!(verdict::inbound(&InboundSa { floor: 1 << 32, ..entry }, 300, u32::MAX), Inbound::Below);

@@ -2,9 +2,7 @@
 
 use crate::abi::MAX_LOCALS;
 use crate::classify::{Kind, PROTO_AH, PROTO_ESP, PROTO_UDP, Parsed};
-use crate::layout::{
-    Device, InboundSa, Local, OutboundSa, Protected, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, RoleWord, SA_VALID,
-};
+use crate::layout::{Device, InboundSa, Local, OutboundSa, Protected, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, RoleWord, SA_VALID};
 use crate::reason::{Classify, Guard, Shunt};
 
 /// First five bytes of an HSRP version 1 virtual MAC (RFC 2281 5.3); the last byte is the group.

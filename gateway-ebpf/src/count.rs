@@ -31,6 +31,12 @@ pub fn log<C: EbpfContext>(ctx: &C, program: Program, reason: u32, p: &Parsed) {
     debug!(
         ctx,
         "drop program={} reason={} kind={} src={:i} dst={:i} spi={:x} seq={}",
-        program as u32, reason, p.kind as u32, p.src, p.dst, p.spi, p.seq
+        program as u32,
+        reason,
+        p.kind as u32,
+        p.src,
+        p.dst,
+        p.spi,
+        p.seq
     );
 }

@@ -13,9 +13,7 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use gateway_common::abi::{
-    DEVICE_OUTSIDE, DEVICE_PARTNER, DEVICE_SHUNT_CLASSIFIES, Program, REDIRECT_MARK, SETTING_LOG,
-};
+use gateway_common::abi::{DEVICE_OUTSIDE, DEVICE_PARTNER, DEVICE_SHUNT_CLASSIFIES, Program, REDIRECT_MARK, SETTING_LOG};
 use gateway_common::classify::{Direction, Parsed, parse};
 use gateway_common::layout::{Device, Settings, mapped};
 use gateway_common::reason::{Action, Classify, Guard, Shunt};
@@ -174,4 +172,3 @@ pub fn guard(ctx: TcContext) -> i32 {
         }
     }
 }
-

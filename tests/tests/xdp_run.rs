@@ -132,10 +132,22 @@ fn classify_rows() -> Vec<Row> {
         row("ping at standby", to_vip(1, &[8, 0, 0, 0]), Standby, XDP_PASS, Classify::Other),
         row("ESP", esp_in(101), Active, XDP_PASS, Classify::Known),
         row("ESP, armed", esp_in(102), Armed, XDP_PASS, Classify::Known),
-        row("ESP behind options", pk::eth(VMAC, PEER_MAC).ipv4_with(PEER, VIP, 50, 0, 40, &pk::esp(SPI_IN, 103)), Active, XDP_PASS, Classify::Known),
+        row(
+            "ESP behind options",
+            pk::eth(VMAC, PEER_MAC).ipv4_with(PEER, VIP, 50, 0, 40, &pk::esp(SPI_IN, 103)),
+            Active,
+            XDP_PASS,
+            Classify::Known,
+        ),
         row("ESP, one tag", esp_in(104).tagged(&[0x8100]), Active, XDP_PASS, Classify::Known),
         row("ESP, two tags", esp_in(105).tagged(&[0x88a8, 0x8100]), Active, XDP_PASS, Classify::Known),
-        row("ESP, first fragment", pk::eth(VMAC, PEER_MAC).ipv4_with(PEER, VIP, 50, 0x2000, 0, &pk::esp(SPI_IN, 106)), Active, XDP_PASS, Classify::Known),
+        row(
+            "ESP, first fragment",
+            pk::eth(VMAC, PEER_MAC).ipv4_with(PEER, VIP, 50, 0x2000, 0, &pk::esp(SPI_IN, 106)),
+            Active,
+            XDP_PASS,
+            Classify::Known,
+        ),
         row("AH of an unknown SA", to_vip(51, &[4, 4, 0, 0, 0x80, 0x10, 0, 6, 0, 0, 1, 1]), Active, XDP_DROP, Classify::UnknownSpi),
         row("NAT-T ESP", to_vip(17, &pk::udp(4500, 4500, &pk::esp(SPI_IN, 107))), Active, XDP_PASS, Classify::KnownNatt),
         row("IKE", ike(PEER, VIP, 500), Active, XDP_PASS, Classify::Ike),
@@ -155,7 +167,17 @@ fn classify_rows() -> Vec<Row> {
         row("ESP of 7 bytes", to_vip(50, &[0x80, 0x10, 0, 5, 0, 0, 1]), Active, XDP_DROP, Classify::Truncated),
         row("cut behind the IP header", esp_in(200).cut(14 + 22), Active, XDP_DROP, Classify::Truncated),
         row("cut, at standby", esp_in(200).cut(14 + 22), Standby, XDP_DROP, Classify::Truncated),
-        row("UDP length lies", to_vip(17, &{ let mut u = pk::udp(500, 500, &[1; 28]); u[5] = 99; u }), Active, XDP_DROP, Classify::BadLength),
+        row(
+            "UDP length lies",
+            to_vip(17, &{
+                let mut u = pk::udp(500, 500, &[1; 28]);
+                u[5] = 99;
+                u
+            }),
+            Active,
+            XDP_DROP,
+            Classify::BadLength,
+        ),
         row("IP header length lies", esp_in(200).with_byte(14, 0x44), Active, XDP_DROP, Classify::BadLength),
         row("reserved SPI", to_vip(50, &pk::esp(255, 200)), Active, XDP_DROP, Classify::ReservedSpi),
     ]
@@ -180,7 +202,17 @@ fn shunt_rows() -> Vec<Row> {
         row("from the partner", stray_to(VMAC, PARTNER_MAC), Standby, TC_SHOT, Shunt::Loop),
         row("ESP to our own MAC", stray_to(OWN_MAC, PEER_MAC), Standby, TC_SHOT, Shunt::NotVirtualMac),
         row("ESP in a broadcast", stray_to(BROADCAST, PEER_MAC), Standby, TC_SHOT, Shunt::NotVirtualMac),
-        row("IKE to our own MAC", { let mut f = ike(PEER, VIP, 500); f.0[..6].copy_from_slice(&OWN_MAC); f }, Draining, TC_SHOT, Shunt::NotVirtualMac),
+        row(
+            "IKE to our own MAC",
+            {
+                let mut f = ike(PEER, VIP, 500);
+                f.0[..6].copy_from_slice(&OWN_MAC);
+                f
+            },
+            Draining,
+            TC_SHOT,
+            Shunt::NotVirtualMac,
+        ),
     ]
 }
 
@@ -219,11 +251,23 @@ fn guard_rows() -> Vec<Row> {
         row("virtual MAC at standby", pk::eth(PEER_MAC, VMAC).ipv4(OWN, PEER, 6, &[0; 20]), Standby, TC_SHOT, Guard::VirtualMac),
         row("another pair's virtual MAC", pk::eth(PEER_MAC, FOREIGN_VMAC).ipv4(OWN, PEER, 6, &[0; 20]), Standby, TC_OK, Guard::Pass),
         row("unknown SA", pk::eth(PEER_MAC, OWN_MAC).ipv4(VIP, PEER, 50, &pk::esp(SPI_OUT + 1, 1001)), Active, TC_SHOT, Guard::NoLease),
-        row("right SPI, other peer", pk::eth(PEER_MAC, OWN_MAC).ipv4(VIP, FAR, 50, &pk::esp(SPI_OUT, 1001)), Active, TC_SHOT, Guard::NoLease),
+        row(
+            "right SPI, other peer",
+            pk::eth(PEER_MAC, OWN_MAC).ipv4(VIP, FAR, 50, &pk::esp(SPI_OUT, 1001)),
+            Active,
+            TC_SHOT,
+            Guard::NoLease,
+        ),
         row("at the lower end", esp_out(1000), Active, TC_SHOT, Guard::OutsideLease),
         row("above the upper end", esp_out(2001), Active, TC_SHOT, Guard::OutsideLease),
         row("clear text", clear(INSIDE, 6, &tcp(99)), Active, TC_SHOT, Guard::ClearText),
-        row("clear text, fragment", pk::eth(PEER_MAC, OWN_MAC).ipv4_with(INSIDE, FAR, 6, 0x2001, 0, &[0; 16]), Active, TC_SHOT, Guard::ClearText),
+        row(
+            "clear text, fragment",
+            pk::eth(PEER_MAC, OWN_MAC).ipv4_with(INSIDE, FAR, 6, 0x2001, 0, &[0; 16]),
+            Active,
+            TC_SHOT,
+            Guard::ClearText,
+        ),
         row("clear text, selector with a port", clear(Ipv4Addr::new(172, 16, 0, 1), 6, &tcp(80)), Standby, TC_SHOT, Guard::ClearText),
         row("another port", clear(Ipv4Addr::new(172, 16, 0, 1), 6, &tcp(81)), Active, TC_OK, Guard::Pass),
         row("no flow", clear(Ipv4Addr::new(11, 1, 2, 3), 6, &tcp(80)), Active, TC_OK, Guard::Pass),

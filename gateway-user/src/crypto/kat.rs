@@ -21,16 +21,10 @@ pub fn self_test() -> Vec<(&'static str, bool)> {
 /// HMAC's name, digest of "abc" (RFC 1321 A.5, FIPS 180-4 examples), HMAC of RFC 2202 and RFC 4868 case 2.
 fn hash_answers(alg: HashAlg) -> (&'static str, &'static [u8], &'static [u8]) {
     match alg {
-        HashAlg::Md5 => (
-            "hmac-md5",
-            &hex!("900150983cd24fb0d6963f7d28e17f72"),
-            &hex!("750c783e6ab0b503eaa86e310a5db738"),
-        ),
-        HashAlg::Sha1 => (
-            "hmac-sha1",
-            &hex!("a9993e364706816aba3e25717850c26c9cd0d89d"),
-            &hex!("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
-        ),
+        HashAlg::Md5 => ("hmac-md5", &hex!("900150983cd24fb0d6963f7d28e17f72"), &hex!("750c783e6ab0b503eaa86e310a5db738")),
+        HashAlg::Sha1 => {
+            ("hmac-sha1", &hex!("a9993e364706816aba3e25717850c26c9cd0d89d"), &hex!("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"))
+        }
         HashAlg::Sha256 => (
             "hmac-sha256",
             &hex!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
@@ -60,12 +54,9 @@ fn cipher_passes(alg: CipherAlg) -> bool {
     let iv = &hex!("000102030405060708090a0b0c0d0e0f");
     let block = &hex!("6bc1bee22e409f96e93d7e117393172a");
     let (key, iv, plain, sealed): (&[u8], &[u8], &[u8], &[u8]) = match alg {
-        CipherAlg::Des => (
-            &hex!("0123456789abcdef"),
-            &hex!("1234567890abcdef"),
-            b"Now is the time ",
-            &hex!("e5c7cdde872bf27c43e934008c389c0f"),
-        ),
+        CipherAlg::Des => {
+            (&hex!("0123456789abcdef"), &hex!("1234567890abcdef"), b"Now is the time ", &hex!("e5c7cdde872bf27c43e934008c389c0f"))
+        }
         CipherAlg::TripleDes => (
             &hex!("0123456789abcdef23456789abcdef01456789abcdef0123"),
             &hex!("f69f2445df4f9b17"),
@@ -78,12 +69,9 @@ fn cipher_passes(alg: CipherAlg) -> bool {
             b"Single block msg",
             &hex!("e353779c1079aeb82708942dbe77181a"),
         ),
-        CipherAlg::Aes192 => (
-            &hex!("8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b"),
-            iv,
-            block,
-            &hex!("4f021db243bc633d7178183a9fa071e8"),
-        ),
+        CipherAlg::Aes192 => {
+            (&hex!("8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b"), iv, block, &hex!("4f021db243bc633d7178183a9fa071e8"))
+        }
         CipherAlg::Aes256 => (
             &hex!("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"),
             iv,
@@ -94,10 +82,7 @@ fn cipher_passes(alg: CipherAlg) -> bool {
         CipherAlg::Null => return true,
     };
     let mut data = plain.to_vec();
-    alg.cbc_encrypt(key, iv, &mut data).is_ok()
-        && data == sealed
-        && alg.cbc_decrypt(key, iv, &mut data).is_ok()
-        && data == plain
+    alg.cbc_encrypt(key, iv, &mut data).is_ok() && data == sealed && alg.cbc_decrypt(key, iv, &mut data).is_ok() && data == plain
 }
 
 fn dh_passes(group: DhGroup) -> bool {

@@ -266,16 +266,8 @@ impl IntegAlg {
 
 impl DhGroup {
     /// Every group, by number.
-    pub const ALL: [Self; 8] = [
-        Self::Modp768,
-        Self::Modp1024,
-        Self::Modp1536,
-        Self::Modp2048,
-        Self::Modp3072,
-        Self::Modp4096,
-        Self::Ecp256,
-        Self::Ecp384,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Modp768, Self::Modp1024, Self::Modp1536, Self::Modp2048, Self::Modp3072, Self::Modp4096, Self::Ecp256, Self::Ecp384];
 
     /// Name in lower case, as [`kat::self_test`] reports it.
     pub const fn name(self) -> &'static str {

@@ -11,10 +11,10 @@ use crate::dataplane::DataplaneAdapter;
 use crate::ike::JobDone;
 use crate::net::control::{self, ControlRequest, ControlResponse};
 use crate::net::hsrp::HsrpSocket;
+use crate::net::http;
 use crate::net::ike::IkeSocket;
 use crate::net::rng::OsRandom;
 use crate::net::ssp::{Transport, TransportEvent, TransportHandle};
-use crate::net::http;
 use crate::netlink::links::{LinkAdapter, LinkEvent, LinkEvents};
 use crate::netlink::xfrm::{XfrmAdapter, XfrmEvents};
 use crate::ports::{Dataplane, Links, XfrmEvent};
@@ -105,7 +105,8 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
     let mut hsrp = Vec::new();
     for interface in &config.interfaces {
         let mac = links.link(&interface.device).with_context(|| format!("interface {}", interface.name))?.mac;
-        let socket = HsrpSocket::open(&interface.device, mac, interface.address).with_context(|| format!("HSRP on {}", interface.device))?;
+        let socket =
+            HsrpSocket::open(&interface.device, mac, interface.address).with_context(|| format!("HSRP on {}", interface.device))?;
         hsrp.push(Arc::new(socket));
     }
     let mut sockets = Sockets {
@@ -360,7 +361,9 @@ fn spawn_readers(sockets: &Sockets, mut xfrm: XfrmEvents, mut link: LinkEvents, 
                 Ok(changes) => {
                     for change in changes {
                         let input = match change {
-                            LinkEvent::Changed { device, up } if config.interfaces.iter().any(|i| i.device == device) => Input::Link { device, up },
+                            LinkEvent::Changed { device, up } if config.interfaces.iter().any(|i| i.device == device) => {
+                                Input::Link { device, up }
+                            }
                             LinkEvent::Changed { .. } => continue,
                             LinkEvent::Overrun => Input::LinksUnknown,
                         };

@@ -12,10 +12,9 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use gateway_common::abi::{
-    ABI_MAGIC, ABI_VERSION, COUNTERS, DEVICE_OUTSIDE, DEVICE_PARTNER, DEVICE_SHUNT_CLASSIFIES, DEVICE_SLOTS, LARGEST_SA_MAX,
-    MAP_COUNTERS, MAP_DEVICES, MAP_INBOUND, MAP_LOGS, MAP_META, MAP_OUTBOUND, MAP_OUTBOUND_INDEX, MAP_PROTECTED, MAP_ROLE,
-    MAP_SETTINGS, MAP_VIPS, MAX_DEVICES, MAX_PROTECTED, MAX_VIPS, PINNED_MAPS, Program, SETTING_LOG, VIP_SLOTS,
-    counter_index,
+    ABI_MAGIC, ABI_VERSION, COUNTERS, DEVICE_OUTSIDE, DEVICE_PARTNER, DEVICE_SHUNT_CLASSIFIES, DEVICE_SLOTS, LARGEST_SA_MAX, MAP_COUNTERS,
+    MAP_DEVICES, MAP_INBOUND, MAP_LOGS, MAP_META, MAP_OUTBOUND, MAP_OUTBOUND_INDEX, MAP_PROTECTED, MAP_ROLE, MAP_SETTINGS, MAP_VIPS,
+    MAX_DEVICES, MAX_PROTECTED, MAX_VIPS, PINNED_MAPS, Program, SETTING_LOG, VIP_SLOTS, counter_index,
 };
 use gateway_common::classify::mac;
 use gateway_common::layout::{
@@ -227,8 +226,7 @@ impl DataplaneAdapter {
         let protected = LpmTrie::try_from(take(&mut ebpf, MAP_PROTECTED)?).map_err(name(MAP_PROTECTED))?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, MAP_COUNTERS)?).map_err(name(MAP_COUNTERS))?;
         let inbound = InboundTable::new(take(&mut ebpf, MAP_INBOUND)?, sa_max)?;
-        let outbound =
-            OutboundTable::new(take(&mut ebpf, MAP_OUTBOUND_INDEX)?, take(&mut ebpf, MAP_OUTBOUND)?, sa_max)?;
+        let outbound = OutboundTable::new(take(&mut ebpf, MAP_OUTBOUND_INDEX)?, take(&mut ebpf, MAP_OUTBOUND)?, sa_max)?;
         let log = if log { Some(LogReader::start(&mut ebpf)?) } else { take(&mut ebpf, MAP_LOGS).map(|_| None)? };
 
         let old = settings.get(&0, 0).map_err(|e| failed("bpf map lookup", MAP_SETTINGS, e))?;
@@ -387,8 +385,7 @@ fn flush(dir: &Path, devices: &[String]) -> PortResult<()> {
 }
 
 fn next_table(now: Table, keys: &[u32], slots: u32, name: &'static str) -> PortResult<Table> {
-    let multiplier =
-        layout::multiplier(keys, slots).ok_or_else(|| refused("table", name, "no collision-free layout for these keys"))?;
+    let multiplier = layout::multiplier(keys, slots).ok_or_else(|| refused("table", name, "no collision-free layout for these keys"))?;
     Ok(Table { multiplier, bank: (now.bank ^ 1) & 1 })
 }
 
@@ -404,12 +401,7 @@ fn role_number(role: PathRole) -> u32 {
 impl Dataplane for DataplaneAdapter {
     fn set_role(&mut self, word: RoleWord) -> PortResult<()> {
         let io = |e| failed("bpf map update", MAP_ROLE, e);
-        let new = layout::RoleWord {
-            role: role_number(word.role),
-            reserved: 0,
-            epoch: word.epoch.0,
-            lease_until_ns: word.lease_until_ns,
-        };
+        let new = layout::RoleWord { role: role_number(word.role), reserved: 0, epoch: word.epoch.0, lease_until_ns: word.lease_until_ns };
         let old = self.role.get(&0, 0).map_err(|e| failed("bpf map lookup", MAP_ROLE, e))?;
         if new.role == ROLE_ACTIVE && old.role != ROLE_ACTIVE {
             // The kernel copies word by word: no program may see the new role with an old, longer lease.
@@ -433,11 +425,7 @@ impl Dataplane for DataplaneAdapter {
     fn set_vips(&mut self, device: &str, vips: &[(Ipv4Addr, u8)]) -> PortResult<()> {
         let ifindex = self.device(device)?.ifindex;
         let mut entries: Vec<Vip> = self.vip_entries.iter().filter(|v| v.ifindex != ifindex).copied().collect();
-        entries.extend(vips.iter().map(|&(addr, group)| Vip {
-            ifindex,
-            group: group.into(),
-            addr: addr16(IpAddr::V4(addr)),
-        }));
+        entries.extend(vips.iter().map(|&(addr, group)| Vip { ifindex, group: group.into(), addr: addr16(IpAddr::V4(addr)) }));
         if entries.len() > MAX_VIPS {
             return Err(refused("set_vips", device, format!("at most {MAX_VIPS} virtual addresses")));
         }
@@ -456,9 +444,7 @@ impl Dataplane for DataplaneAdapter {
             .map_err(|s| refused("set_protected", device, format!("selector {s:?} is not IPv4")))?;
         // New ones first: there is no moment in which a flow that stays protected is not.
         for (bits, key, value) in &entries {
-            self.protected
-                .insert(&Key::new(*bits, *key), value, 0)
-                .map_err(|e| failed("bpf map update", MAP_PROTECTED, e))?;
+            self.protected.insert(&Key::new(*bits, *key), value, 0).map_err(|e| failed("bpf map update", MAP_PROTECTED, e))?;
         }
         let keep: std::collections::HashSet<(u32, ProtectedKey)> = entries.iter().map(|(bits, key, _)| (*bits, *key)).collect();
         let mut stale = Vec::new();
@@ -512,10 +498,8 @@ impl Dataplane for DataplaneAdapter {
         for program in Program::ALL {
             for index in 0.. {
                 let Some((name, action)) = reason::describe(program, index) else { break };
-                let per_cpu = self
-                    .counters
-                    .get(&counter_index(program, index), 0)
-                    .map_err(|e| failed("bpf map lookup", MAP_COUNTERS, e))?;
+                let per_cpu =
+                    self.counters.get(&counter_index(program, index), 0).map_err(|e| failed("bpf map lookup", MAP_COUNTERS, e))?;
                 all.push(ReasonCount {
                     program: program.name(),
                     reason: name,

@@ -105,9 +105,7 @@ pub(super) fn tc(program: &mut SchedClassifier, device: &str, side: TcAttachType
         Ok(id) => id,
         Err(_) => {
             let options = NlOptions { priority: TC_PRIORITY, handle: TC_HANDLE, classid: None };
-            program
-                .attach_with_options(device, side, TcAttachOptions::Netlink(options))
-                .map_err(|e| failed("attach tc", device, e))?
+            program.attach_with_options(device, side, TcAttachOptions::Netlink(options)).map_err(|e| failed("attach tc", device, e))?
         }
     };
     let link = program.take_link(id).map_err(|e| failed("take filter", device, e))?;

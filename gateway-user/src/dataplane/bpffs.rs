@@ -110,8 +110,7 @@ fn host_process() -> Option<i32> {
     let mut parents = parents();
     parents.reverse();
     chain.append(&mut parents);
-    let (pid, namespace) =
-        chain.into_iter().find_map(|pid| Some((pid, fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?)))?;
+    let (pid, namespace) = chain.into_iter().find_map(|pid| Some((pid, fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?)))?;
     (namespace != ours).then_some(pid)
 }
 
@@ -147,11 +146,7 @@ fn mount_in(pid: i32, target: &Path) -> std::io::Result<()> {
         .arg(target)
         .stdin(Stdio::null())
         .output()?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
+    if output.status.success() { Ok(()) } else { Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
 }
 
 /// Removes a pin; absent is fine.

@@ -61,11 +61,7 @@ impl FakeDataplane {
 
     fn record(&mut self, call: Call) -> PortResult<()> {
         if let Some(number) = self.fail_next.take() {
-            return Err(PortError {
-                call: "fake",
-                object: format!("{call:?}"),
-                source: std::io::Error::from_raw_os_error(number),
-            });
+            return Err(PortError { call: "fake", object: format!("{call:?}"), source: std::io::Error::from_raw_os_error(number) });
         }
         self.calls.push(call);
         Ok(())

@@ -29,8 +29,7 @@ pub(super) fn compile(
             _ => 0,
         };
         let mask = mask(local.prefix);
-        let entry =
-            Local { addr: l.to_bits() & mask, mask, local_port: local.port, remote_port: remote.port, proto, reserved: [0; 3] };
+        let entry = Local { addr: l.to_bits() & mask, mask, local_port: local.port, remote_port: remote.port, proto, reserved: [0; 3] };
         let remote_prefix = remote.prefix.min(32);
         nets.entry((r.to_bits() & self::mask(remote_prefix), remote_prefix)).or_default().push(entry);
     }
@@ -92,11 +91,8 @@ fn fit(mut locals: Vec<Local>) -> Vec<Local> {
     }
     while locals.len() > MAX_LOCALS {
         // Only networks are left, sorted: neighbours with the longest common prefix lose the least.
-        let Some((i, prefix)) = locals
-            .windows(2)
-            .enumerate()
-            .map(|(i, w)| (i, common_prefix(&w[0], &w[1])))
-            .max_by_key(|&(_, prefix)| prefix)
+        let Some((i, prefix)) =
+            locals.windows(2).enumerate().map(|(i, w)| (i, common_prefix(&w[0], &w[1]))).max_by_key(|&(_, prefix)| prefix)
         else {
             break;
         };

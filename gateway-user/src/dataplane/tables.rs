@@ -26,14 +26,7 @@ impl<T> Shared<T> {
         let bytes = size_of::<T>() * len as usize;
         // SAFETY: a fresh shared mapping of `bytes` bytes; the kernel checks the length against the map.
         let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.fd().as_fd().as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map.fd().as_fd().as_raw_fd(), 0)
         };
         if base == libc::MAP_FAILED {
             return Err(failed("mmap", name, std::io::Error::last_os_error()));
@@ -258,11 +251,7 @@ impl OutboundTable {
         let e = self.find(spi, dst)?;
         // SAFETY: `find` points into the mapping.
         unsafe {
-            Some(Counted {
-                seq: load64(&raw mut (*e).last),
-                packets: load64(&raw mut (*e).packets),
-                bytes: load64(&raw mut (*e).bytes),
-            })
+            Some(Counted { seq: load64(&raw mut (*e).last), packets: load64(&raw mut (*e).packets), bytes: load64(&raw mut (*e).bytes) })
         }
     }
 }

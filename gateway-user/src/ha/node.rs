@@ -517,8 +517,8 @@ impl Node {
                 }
             }
             NodeState::Active => {
-                let partner_wins = hello.role == Role::Active
-                    && (hello.epoch > self.epoch || (hello.epoch == self.epoch && !self.config.wins_ties));
+                let partner_wins =
+                    hello.role == Role::Active && (hello.epoch > self.epoch || (hello.epoch == self.epoch && !self.config.wins_ties));
                 if partner_wins {
                     self.epoch = self.epoch.max(hello.epoch);
                     self.has_state = false;

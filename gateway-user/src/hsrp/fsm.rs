@@ -25,9 +25,7 @@
 //! [`Action::ReportWinner`].
 
 use super::State;
-use Action::{
-    Propose, ReportLoser, ReportWinner, SendCoup, SendHello, SendResign, StartActive, StartStandby, StopActive, StopStandby,
-};
+use Action::{Propose, ReportLoser, ReportWinner, SendCoup, SendHello, SendResign, StartActive, StartStandby, StopActive, StopStandby};
 use State::{Active, Initial, Learn, Listen, Speak, Standby};
 
 /// What happened. Letters are the events of RFC 2281 5.6.
@@ -165,15 +163,11 @@ pub const fn step(state: State, input: Input, eligible: bool) -> Step {
         (Speak, Input::StandbyLoses) => go(Standby, &[StopStandby, SendHello, Propose]),
         (Standby, Input::StandbyLoses) => go(Standby, &[]),
 
-        (Initial | Learn | Listen | Speak | Standby, Input::Grant) => {
-            go(Active, &[StopActive, StopStandby, SendCoup, SendHello])
-        }
+        (Initial | Learn | Listen | Speak | Standby, Input::Grant) => go(Active, &[StopActive, StopStandby, SendCoup, SendHello]),
         (Active, Input::Grant | Input::Adopt) => go(Active, &[]),
         (Initial | Learn | Listen | Speak | Standby, Input::Adopt) => go(Active, &[StopActive, StopStandby, SendHello]),
 
-        (Active, Input::Yield { resign: true }) if eligible => {
-            go(Speak, &[StartActive, StartStandby, SendResign, SendHello])
-        }
+        (Active, Input::Yield { resign: true }) if eligible => go(Speak, &[StartActive, StartStandby, SendResign, SendHello]),
         (Active, Input::Yield { resign: true }) => go(Listen, &[StartActive, StartStandby, SendResign]),
         (Active, Input::Yield { resign: false }) if eligible => go(Speak, &[StartActive, StartStandby, SendHello]),
         (Active, Input::Yield { resign: false }) => go(Listen, &[StartActive, StartStandby]),

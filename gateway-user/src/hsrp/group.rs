@@ -130,14 +130,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Refused`]: the packet changed nothing; count it by its reason. A packet of another group or an Advertise is no fault.
-    pub fn handle_packet(
-        &mut self,
-        source: Ipv4Addr,
-        ttl: u8,
-        dst: Ipv4Addr,
-        payload: &[u8],
-        now: Instant,
-    ) -> Result<(), Refused> {
+    pub fn handle_packet(&mut self, source: Ipv4Addr, ttl: u8, dst: Ipv4Addr, payload: &[u8], now: Instant) -> Result<(), Refused> {
         if dst != MULTICAST {
             return Err(Refused::BadDestination);
         }

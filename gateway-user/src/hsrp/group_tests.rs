@@ -433,10 +433,7 @@ fn every_change_of_state_is_one_event_with_its_cause() {
     b.group.yield_active(false, b.now);
     b.drain();
     let change = |from, to, cause| Event::StateChanged { from, to, cause };
-    assert_eq!(
-        b.events,
-        [change(State::Standby, State::Active, "granted"), change(State::Active, State::Speak, "yielded")]
-    );
+    assert_eq!(b.events, [change(State::Standby, State::Active, "granted"), change(State::Active, State::Speak, "yielded")]);
 }
 
 #[test]

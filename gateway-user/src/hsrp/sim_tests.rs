@@ -49,16 +49,7 @@ impl Lan {
                 Router { group, alive: true, part: 0, grants: true }
             })
             .collect();
-        Self {
-            routers,
-            start: now,
-            now,
-            flying: Vec::new(),
-            log: Vec::new(),
-            double: Duration::ZERO,
-            loss_percent: 0,
-            rng: Seeded::new(1),
-        }
+        Self { routers, start: now, now, flying: Vec::new(), log: Vec::new(), double: Duration::ZERO, loss_percent: 0, rng: Seeded::new(1) }
     }
 
     /// A LAN that has elected.

@@ -78,7 +78,10 @@ impl Server {
     pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
         match std::fs::symlink_metadata(path) {
             Ok(m) if !m.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is not a socket; remove it or name another path", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("{} is not a socket; remove it or name another path", path.display()),
+                ));
             }
             Ok(_) if BlockingStream::connect(path).is_ok() => {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("another daemon answers at {}", path.display())));

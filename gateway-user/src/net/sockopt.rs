@@ -18,6 +18,7 @@ unsafe impl OptionValue for libc::packet_mreq {}
 /// `setsockopt(2)`.
 pub(super) fn set<T: OptionValue>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the descriptor is open for the time of the call (AsFd), and the kernel reads `size_of::<T>()` bytes of plain data (OptionValue).
-    let rc = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t) };
+    let rc =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

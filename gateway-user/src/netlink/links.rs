@@ -97,7 +97,10 @@ impl LinkAdapter {
         let held = self.find_or_none(name).map_err(fail("RTM_GETLINK", name))?;
         if let Some(link) = held {
             if link.kind != "macvlan" {
-                return Err(fail("RTM_NEWLINK", name)(io::Error::new(io::ErrorKind::AlreadyExists, "a device of this name exists and is no macvlan; rename it")));
+                return Err(fail("RTM_NEWLINK", name)(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "a device of this name exists and is no macvlan; rename it",
+                )));
             }
             if (link.parent, link.mac, link.macvlan_mode) == (parent.index, mac, route::MACVLAN_MODE_PRIVATE) {
                 return Ok(link);

@@ -2,9 +2,7 @@
 
 use super::message::*;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockType, bind, recvmsg, send, setsockopt, sockopt,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockType, bind, recvmsg, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -93,11 +91,7 @@ impl NetlinkSocket {
 
     /// Many requests, [`BATCH_MESSAGES`] a send. Gives one result per request in order; `on` gets (index, type, body) of
     /// what comes besides acknowledgements. When the socket itself fails, that request and all after it fail.
-    pub fn pipeline(
-        &mut self,
-        requests: impl Iterator<Item = Request>,
-        mut on: impl FnMut(usize, u16, &[u8]),
-    ) -> Vec<io::Result<()>> {
+    pub fn pipeline(&mut self, requests: impl Iterator<Item = Request>, mut on: impl FnMut(usize, u16, &[u8])) -> Vec<io::Result<()>> {
         let mut results = Vec::with_capacity(requests.size_hint().0);
         let mut requests = requests.peekable();
         while requests.peek().is_some() {

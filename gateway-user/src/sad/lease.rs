@@ -69,7 +69,19 @@ impl Lease {
     /// A lease for a new SA: nothing used. `hi` is the first range to ask for.
     pub fn new(policy: LeasePolicy) -> Self {
         let hi = policy.fixed.unwrap_or(LEASE_MIN * 4);
-        Self { policy, lo: 0, hi, asked: None, competitor: false, contact: false, used: 0, measured: None, rate_pps: 0.0, rekey_asked: false, contested: None }
+        Self {
+            policy,
+            lo: 0,
+            hi,
+            asked: None,
+            competitor: false,
+            contact: false,
+            used: 0,
+            measured: None,
+            rate_pps: 0.0,
+            rekey_asked: false,
+            contested: None,
+        }
     }
 
     /// A lease taken over or adopted: `used` is the last number that may have been sent, `hi` the end of the range.

@@ -71,8 +71,7 @@ fn get_selector(r: &mut Reader<'_>) -> Decode<Selector> {
 
 const CIPHERS: [CipherAlg; 6] =
     [CipherAlg::Des, CipherAlg::TripleDes, CipherAlg::Aes128, CipherAlg::Aes192, CipherAlg::Aes256, CipherAlg::Null];
-const INTEGS: [IntegAlg; 5] =
-    [IntegAlg::HmacMd5, IntegAlg::HmacSha1, IntegAlg::HmacSha256, IntegAlg::HmacSha384, IntegAlg::HmacSha512];
+const INTEGS: [IntegAlg; 5] = [IntegAlg::HmacMd5, IntegAlg::HmacSha1, IntegAlg::HmacSha256, IntegAlg::HmacSha384, IntegAlg::HmacSha512];
 
 fn code<T: PartialEq>(table: &[T], v: &T) -> u8 {
     // Codes count from 1; 0 means none.

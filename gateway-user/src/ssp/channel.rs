@@ -80,7 +80,8 @@ impl Channel {
         let params: NoiseParams = PATTERN.parse().map_err(|e: snow::Error| setup(&e))?;
         let resolver = Resolver { inner: DefaultResolver, ephemeral: Mutex::new(Some(Zeroizing::new(ephemeral))) };
         ephemeral.zeroize();
-        let builder = Builder::with_resolver(params, Box::new(resolver)).prologue(PROLOGUE).and_then(|b| b.psk(0, &psk)).map_err(|e| setup(&e))?;
+        let builder =
+            Builder::with_resolver(params, Box::new(resolver)).prologue(PROLOGUE).and_then(|b| b.psk(0, &psk)).map_err(|e| setup(&e))?;
         let mut handshake = if initiator { builder.build_initiator() } else { builder.build_responder() }.map_err(|e| setup(&e))?;
         let first = if initiator { handshake_record(&mut handshake)? } else { Vec::new() };
         Ok((Self { state: State::Handshake(Box::new(handshake)), initiator, confirmed: false }, first))

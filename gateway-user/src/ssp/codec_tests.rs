@@ -16,13 +16,8 @@ fn hello_strategy() -> impl Strategy<Value = Hello> {
     let role = prop_oneof![Just(Role::Init), Just(Role::Standby), Just(Role::Active)];
     let config = vec(("[ -~é]{0,40}", any::<[u8; 32]>()), 0..20);
     let interfaces = vec(("[a-z0-9]{0,15}", ip(), any::<[u8; 6]>()), 0..8);
-    (".{0,40}", role, any::<u64>(), any::<bool>(), config, interfaces).prop_map(|(hostname, role, epoch, has_state, config, interfaces)| Hello {
-        hostname,
-        role,
-        epoch: Epoch(epoch),
-        has_state,
-        config,
-        interfaces,
+    (".{0,40}", role, any::<u64>(), any::<bool>(), config, interfaces).prop_map(|(hostname, role, epoch, has_state, config, interfaces)| {
+        Hello { hostname, role, epoch: Epoch(epoch), has_state, config, interfaces }
     })
 }
 
@@ -48,7 +43,11 @@ pub(in crate::ssp) fn message() -> impl Strategy<Value = Message> {
         (proptest::option::of(client()), proptest::option::of(ip())).prop_map(|(client, peer)| Message::ResyncRequest { client, peer }),
         (any::<u64>(), e()).prop_map(|(id, epoch)| Message::SnapshotBegin { id, epoch }),
         (any::<u64>(), any::<u64>()).prop_map(|(id, records)| Message::SnapshotEnd { id, records }),
-        (client(), vec(any::<u8>(), 0..=KEY_BYTES_MAX), vec(any::<u8>(), 0..2000)).prop_map(|(client, key, body)| Message::Upsert { client, key, body }),
+        (client(), vec(any::<u8>(), 0..=KEY_BYTES_MAX), vec(any::<u8>(), 0..2000)).prop_map(|(client, key, body)| Message::Upsert {
+            client,
+            key,
+            body
+        }),
         (client(), vec(any::<u8>(), 0..=KEY_BYTES_MAX)).prop_map(|(client, key)| Message::Delete { client, key }),
         vec(counter_strategy(), 0..50).prop_map(Message::Counters),
         e().prop_map(|epoch| Message::HandoverPrepare { epoch }),
@@ -112,7 +111,10 @@ fn the_bytes_of_a_frame_are_as_documented() {
 #[test]
 fn a_length_beyond_the_limit_is_refused_at_once() {
     assert_eq!(take_frame(&(1u32 << 30).to_be_bytes()), Err(DecodeError::Length { field: "frame", got: 1 << 30 }));
-    assert_eq!(take_frame(&((FRAME_BYTES_MAX + 1) as u32).to_be_bytes()), Err(DecodeError::Length { field: "frame", got: FRAME_BYTES_MAX + 1 }));
+    assert_eq!(
+        take_frame(&((FRAME_BYTES_MAX + 1) as u32).to_be_bytes()),
+        Err(DecodeError::Length { field: "frame", got: FRAME_BYTES_MAX + 1 })
+    );
     assert_eq!(take_frame(&(FRAME_BYTES_MAX as u32).to_be_bytes()), Ok(None));
     assert_eq!(take_frame(&17u32.to_be_bytes()), Err(DecodeError::Length { field: "frame", got: 17 }));
 }
@@ -132,7 +134,8 @@ fn a_record_length_beyond_the_limit_is_refused() {
 
 #[test]
 fn the_largest_messages_fit_a_frame_and_larger_ones_are_refused() {
-    let one = CounterUpdate { spi_in: Spi(1), seq_in: 1, seq_out: 2, lease_hi: 3, bytes_in: 4, bytes_out: 5, packets_in: 6, packets_out: 7 };
+    let one =
+        CounterUpdate { spi_in: Spi(1), seq_in: 1, seq_out: 2, lease_hi: 3, bytes_in: 4, bytes_out: 5, packets_in: 6, packets_out: 7 };
     assert!(encode(&Message::Counters(vec![one; COUNTERS_MAX]), Versions::OURS).is_ok());
     let e = encode(&Message::Counters(vec![one; COUNTERS_MAX + 1]), Versions::OURS).unwrap_err();
     assert_eq!(e, TooLarge { field: "counters", got: COUNTERS_MAX + 1, max: COUNTERS_MAX });

@@ -77,7 +77,8 @@ mod session;
 
 pub use channel::ChannelError;
 pub use codec::{
-    COUNTERS_MAX, CONFIG_ITEMS_MAX, FRAME_BYTES_MAX, INTERFACES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX, TooLarge, Versions,
+    CONFIG_ITEMS_MAX, COUNTERS_MAX, FRAME_BYTES_MAX, INTERFACES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX,
+    TooLarge, Versions,
 };
 pub use error::SspError;
 pub use message::*;

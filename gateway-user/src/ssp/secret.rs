@@ -14,7 +14,8 @@ const PERIOD_MAX: usize = 8;
 /// What must be left of a secret once words that everybody tries are taken out, bytes.
 const BEYOND_WORDS_MIN: usize = 12;
 /// Words that everybody tries.
-const WORDS: [&str; 12] = ["cisco", "secret", "password", "passwd", "gateway", "changeme", "default", "admin", "test", "example", "letmein", "failover"];
+const WORDS: [&str; 12] =
+    ["cisco", "secret", "password", "passwd", "gateway", "changeme", "default", "admin", "test", "example", "letmein", "failover"];
 /// Binds the derived key to this use: the same secret elsewhere gives another key.
 const LABEL: &[u8] = b"gateway ssp noise psk v1";
 

@@ -1,6 +1,6 @@
 //! One connection: channel, version, sequence numbers, acknowledgements, keepalive, flow control.
 
-use super::channel::{Channel, CLEAR_BYTES_MAX, LENGTH_BYTES, Opened, RECORD_BYTES_MAX};
+use super::channel::{CLEAR_BYTES_MAX, Channel, LENGTH_BYTES, Opened, RECORD_BYTES_MAX};
 use super::codec::{self, FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, FrameHeader, Kind, Versions};
 use super::error::SspError;
 use super::message::Message;
@@ -111,7 +111,11 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Session(established {}, sent {}, acked {}, received {}, promised {})", self.established, self.sent, self.acked, self.received, self.promised)
+        write!(
+            f,
+            "Session(established {}, sent {}, acked {}, received {}, promised {})",
+            self.established, self.sent, self.acked, self.received, self.promised
+        )
     }
 }
 

@@ -15,7 +15,14 @@ fn secret() -> Secret {
 }
 
 fn hello() -> Message {
-    Message::Hello(Hello { hostname: "gw-a".into(), role: Role::Standby, epoch: Epoch(3), has_state: false, config: Vec::new(), interfaces: Vec::new() })
+    Message::Hello(Hello {
+        hostname: "gw-a".into(),
+        role: Role::Standby,
+        epoch: Epoch(3),
+        has_state: false,
+        config: Vec::new(),
+        interfaces: Vec::new(),
+    })
 }
 
 fn state(epoch: u64) -> Message {

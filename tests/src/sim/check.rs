@@ -97,7 +97,9 @@ impl Checker {
         let active = matches!(role, RoleNow::Active);
         match p.kind {
             Kind::Esp | Kind::NattEsp if from_vip && quiet => return Err(format!("{name} sends ESP of a VIP while {role:?} ({word:?})")),
-            Kind::Ike | Kind::NattIke if from_vip && !role.takes() => return Err(format!("{name} sends IKE of a VIP while {role:?} ({word:?})")),
+            Kind::Ike | Kind::NattIke if from_vip && !role.takes() => {
+                return Err(format!("{name} sends IKE of a VIP while {role:?} ({word:?})"));
+            }
             Kind::Arp if from_vip && !active => return Err(format!("{name} sends ARP of a VIP while {role:?} ({word:?})")),
             Kind::Hsrp if p.hsrp_state == HSRP_ACTIVE && p.hsrp_opcode != HSRP_RESIGN && !active => {
                 return Err(format!("{name} says it is active while {role:?} ({word:?})"));
@@ -128,7 +130,11 @@ impl Checker {
             return Err(format!("{} accepts SPI {spi:#010x} number {seq} again, first at {} ms", side.name(), at / MS));
         }
         let open = self.mirroring[before.index()].map(|since| (since, now));
-        let had_to = self.mirrored[before.index()].iter().copied().chain(open).any(|(from, to)| at >= from + MIRROR_WARMUP && at + self.mirror_slack <= to);
+        let had_to = self.mirrored[before.index()]
+            .iter()
+            .copied()
+            .chain(open)
+            .any(|(from, to)| at >= from + MIRROR_WARMUP && at + self.mirror_slack <= to);
         if had_to {
             return Err(format!(
                 "{} accepts SPI {spi:#010x} number {seq}, which {} accepted at {} ms and had mirrored",
@@ -144,7 +150,10 @@ impl Checker {
     /// A peer accepted a packet.
     pub fn on_peer_verified(&mut self, peer: usize, spi: u32, seq: u32) -> Result<(), String> {
         if self.peer_verified.entry((peer, spi)).or_default().insert(seq, 1).is_some() {
-            return Err(format!("the fake kernel of peer {} accepts SPI {spi:#010x} number {seq} twice: the simulation is broken", peer + 1));
+            return Err(format!(
+                "the fake kernel of peer {} accepts SPI {spi:#010x} number {seq} twice: the simulation is broken",
+                peer + 1
+            ));
         }
         Ok(())
     }

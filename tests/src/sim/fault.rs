@@ -2,7 +2,7 @@
 
 use super::clock::{MS, Ns, SEC};
 use super::dice::Dice;
-use super::plan::{Side, Setup};
+use super::plan::{Setup, Side};
 use super::world::World;
 
 /// A fault, or an operator's wish.

@@ -391,7 +391,8 @@ impl FakeKernel {
     /// A packet that is about to leave. `local`: whether an address is on this machine now.
     pub fn output(&mut self, packet: &Ip<'_>, local: impl Fn(Ipv4Addr) -> bool) -> Outbound {
         let (sport, dport) = ports(packet);
-        let matches = |p: &&FlowPolicy| covers(&p.local, packet.src, packet.proto, sport) && covers(&p.remote, packet.dst, packet.proto, dport);
+        let matches =
+            |p: &&FlowPolicy| covers(&p.local, packet.src, packet.proto, sport) && covers(&p.remote, packet.dst, packet.proto, dport);
         let Some(policy) = self.policies.iter().filter(matches).min_by_key(|p| p.priority).cloned() else { return Outbound::Clear };
         let result = self.protect(&policy, packet, local);
         if let Outbound::Drop(reason) = result {

@@ -5,13 +5,13 @@ use super::clock::{Ns, Time};
 use super::dice::Dice;
 use super::frame::{self, ALL_ROUTERS, ALL_ROUTERS_MAC, Arp, BROADCAST, Ip, Mac};
 use super::kernel::{FakeKernel, Outbound};
-use super::xfrm_port::{HasKernel, XfrmPort};
 use super::path::{FakePath, HasPath, Ingress, PathPort};
 use super::plan::{self, INSIDE, OUTSIDE, Setup, Side};
+use super::xfrm_port::{HasKernel, XfrmPort};
+use gateway_common::verdict::RoleNow;
 use gateway_user::daemon::core::Ports;
 use gateway_user::hsrp::virtual_mac;
 use gateway_user::ike::Transmit;
-use gateway_common::verdict::RoleNow;
 use gateway_user::ports::{LinkState, Links, PortError, PortResult, RoleWord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -151,7 +151,11 @@ impl Machine {
 
     /// The product's ports on this machine.
     pub fn ports(shared: &Shared) -> Ports {
-        Ports { xfrm: Box::new(XfrmPort(shared.clone())), links: Box::new(LinkPort(shared.clone())), path: Box::new(PathPort(shared.clone())) }
+        Ports {
+            xfrm: Box::new(XfrmPort(shared.clone())),
+            links: Box::new(LinkPort(shared.clone())),
+            path: Box::new(PathPort(shared.clone())),
+        }
     }
 
     /// Frames that left, in order.
@@ -250,7 +254,10 @@ impl Machine {
             return self.drop("broadcast_not_local");
         }
         if ip.proto == frame::ESP && plan::VIPS.contains(&ip.dst) {
-            self.violations.push(format!("{}: ESP for {} passed the data path without the address being here: the kernel would route it out", self.name, ip.dst));
+            self.violations.push(format!(
+                "{}: ESP for {} passed the data path without the address being here: the kernel would route it out",
+                self.name, ip.dst
+            ));
             return;
         }
         if self.kernel.refuses_clear(&ip) {

@@ -117,7 +117,14 @@ impl Node {
         let mut dice = Dice::new(setup.seed, 10 + side.index() as u64);
         let config = Arc::new(plan::gateway(setup, side));
         let monotonic_offset = dice.range(1..=1 << 50);
-        let machine = Machine::new(side, setup, time.clone(), monotonic_offset, Dice::new(setup.seed, 20 + side.index() as u64), config.dataplane.sa_max);
+        let machine = Machine::new(
+            side,
+            setup,
+            time.clone(),
+            monotonic_offset,
+            Dice::new(setup.seed, 20 + side.index() as u64),
+            config.dataplane.sa_max,
+        );
         Self {
             side,
             machine: Arc::new(Mutex::new(machine)),

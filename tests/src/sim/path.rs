@@ -3,7 +3,9 @@
 use super::clock::Time;
 use gateway_common::abi::Program;
 use gateway_common::classify::{self, Direction, Parsed, parse};
-use gateway_common::layout::{Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord as Word, SA_VALID};
+use gateway_common::layout::{
+    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord as Word, SA_VALID,
+};
 use gateway_common::reason::{Action, Classify, Guard, Shunt};
 use gateway_common::verdict::{self, GuardFacts, Inbound, Lease, RoleNow, ShuntFacts};
 use gateway_user::id::{Epoch, Spi};
@@ -250,9 +252,8 @@ impl FakePath {
     }
 
     fn protects(&self, device: usize, p: &Parsed) -> bool {
-        let ends = |s: &Selector, addr: u32, port: u16| {
-            super::kernel::covers(s, Ipv4Addr::from(addr), p.proto, p.has_ports.then_some(port))
-        };
+        let ends =
+            |s: &Selector, addr: u32, port: u16| super::kernel::covers(s, Ipv4Addr::from(addr), p.proto, p.has_ports.then_some(port));
         self.tables
             .protected
             .get(&device)
@@ -346,7 +347,12 @@ impl<T: HasPath> Dataplane for PathPort<T> {
         self.with(|p| {
             let IpAddr::V4(v4) = dst else { return };
             let mapped = gateway_common::layout::mapped(v4.into());
-            let e = p.tables.outbound.entry((spi, dst)).or_insert(OutboundSa { spi: spi.0, state: SA_VALID, dst: mapped, ..OutboundSa::default() });
+            let e = p.tables.outbound.entry((spi, dst)).or_insert(OutboundSa {
+                spi: spi.0,
+                state: SA_VALID,
+                dst: mapped,
+                ..OutboundSa::default()
+            });
             (e.lo, e.hi) = (lo, hi);
         });
         Ok(())
@@ -376,7 +382,14 @@ impl<T: HasPath> Dataplane for PathPort<T> {
         Ok(self.with(|p| {
             let i = p.tables.inbound.get(&(spi_in.0 & p.sa_mask)).copied().filter(|e| e.spi == spi_in.0).unwrap_or_default();
             let o = p.tables.outbound.get(&(spi_out, peer)).copied().unwrap_or_default();
-            Counters { seq_in: i.seen, seq_out: o.last, bytes_in: i.bytes, bytes_out: o.bytes, packets_in: i.packets, packets_out: o.packets }
+            Counters {
+                seq_in: i.seen,
+                seq_out: o.last,
+                bytes_in: i.bytes,
+                bytes_out: o.bytes,
+                packets_in: i.packets,
+                packets_out: o.packets,
+            }
         }))
     }
 

@@ -223,7 +223,8 @@ pub fn gateway(setup: &Setup, side: Side) -> Config {
             )
         })
         .collect();
-    let lists: String = (0..s.peers).map(|p| format!("  {}:\n    - permit ip 10.1.0.0 0.0.0.255 10.2.{}.0 0.0.0.255\n", 100 + p, p + 1)).collect();
+    let lists: String =
+        (0..s.peers).map(|p| format!("  {}:\n    - permit ip 10.1.0.0 0.0.0.255 10.2.{}.0 0.0.0.255\n", 100 + p, p + 1)).collect();
     let text = format!(
         "hostname: gw-{name}
 interfaces:

@@ -93,7 +93,9 @@ impl FakeKernel {
         let now_s = self.now_s();
         let knobs = self.knobs;
         let error = |kind: io::ErrorKind, why: String| failed("XFRM_MSG_NEWAE", name(), io::Error::new(kind, why));
-        let Some(sa) = self.sas.get_mut(&(set.spi, set.dst)) else { return Err(failed("XFRM_MSG_NEWAE", name(), io::Error::from_raw_os_error(libc::ESRCH))) };
+        let Some(sa) = self.sas.get_mut(&(set.spi, set.dst)) else {
+            return Err(failed("XFRM_MSG_NEWAE", name(), io::Error::from_raw_os_error(libc::ESRCH)));
+        };
         if set.window != sa.window.size {
             return Err(error(io::ErrorKind::InvalidInput, format!("window {} of an SA with {}", set.window, sa.window.size)));
         }

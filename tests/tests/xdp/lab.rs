@@ -37,9 +37,12 @@ impl Lab {
         let lan = lab.name("lan");
         tool("ip", &["-n", &lan, "link", "add", "br0", "type", "bridge", "stp_state", "0"]);
         tool("ip", &["-n", &lan, "link", "set", "br0", "up"]);
-        for (ns, device, mac) in
-            [("gw", "out0", "02:00:00:00:00:aa"), ("gw", "in0", "02:00:00:00:01:aa"), ("peer", "peer0", "02:00:00:00:00:cc"), ("partner", "par0", "02:00:00:00:00:bb")]
-        {
+        for (ns, device, mac) in [
+            ("gw", "out0", "02:00:00:00:00:aa"),
+            ("gw", "in0", "02:00:00:00:01:aa"),
+            ("peer", "peer0", "02:00:00:00:00:cc"),
+            ("partner", "par0", "02:00:00:00:00:bb"),
+        ] {
             let port = format!("p{device}");
             let there = lab.name(ns);
             tool("ip", &["-n", &lan, "link", "add", &port, "type", "veth", "peer", "name", device, "netns", &there]);

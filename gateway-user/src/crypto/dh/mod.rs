@@ -22,9 +22,7 @@ impl DhGroup {
     #[must_use]
     pub fn generate(self, rng: &mut dyn Random) -> DhSecret {
         let exponent = match self {
-            Self::Modp768 | Self::Modp1024 | Self::Modp1536 | Self::Modp2048 | Self::Modp3072 | Self::Modp4096 => {
-                modp::exponent(self, rng)
-            }
+            Self::Modp768 | Self::Modp1024 | Self::Modp1536 | Self::Modp2048 | Self::Modp3072 | Self::Modp4096 => modp::exponent(self, rng),
             Self::Ecp256 => ecp::scalar256(rng),
             Self::Ecp384 => ecp::scalar384(rng),
         };
@@ -49,12 +47,9 @@ impl DhSecret {
     /// [`CryptoError::Internal`] only: our tables are damaged.
     pub fn public(&self) -> Result<Vec<u8>, CryptoError> {
         match self.group {
-            DhGroup::Modp768
-            | DhGroup::Modp1024
-            | DhGroup::Modp1536
-            | DhGroup::Modp2048
-            | DhGroup::Modp3072
-            | DhGroup::Modp4096 => modp::public(self.group, &self.exponent),
+            DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536 | DhGroup::Modp2048 | DhGroup::Modp3072 | DhGroup::Modp4096 => {
+                modp::public(self.group, &self.exponent)
+            }
             DhGroup::Ecp256 => ecp::public256(&self.exponent),
             DhGroup::Ecp384 => ecp::public384(&self.exponent),
         }
@@ -71,12 +66,9 @@ impl DhSecret {
             return Err(CryptoError::PublicLength { got: peer_public.len(), want });
         }
         match self.group {
-            DhGroup::Modp768
-            | DhGroup::Modp1024
-            | DhGroup::Modp1536
-            | DhGroup::Modp2048
-            | DhGroup::Modp3072
-            | DhGroup::Modp4096 => modp::shared(self.group, &self.exponent, peer_public),
+            DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536 | DhGroup::Modp2048 | DhGroup::Modp3072 | DhGroup::Modp4096 => {
+                modp::shared(self.group, &self.exponent, peer_public)
+            }
             DhGroup::Ecp256 => ecp::shared256(&self.exponent, peer_public),
             DhGroup::Ecp384 => ecp::shared384(&self.exponent, peer_public),
         }

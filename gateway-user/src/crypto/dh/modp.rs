@@ -3,8 +3,8 @@
 use super::primes;
 use crate::crypto::{CryptoError, DhGroup, Secret};
 use crate::rng::Random;
-use crypto_bigint::{BoxedUint, Resize};
 use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
+use crypto_bigint::{BoxedUint, Resize};
 use std::sync::OnceLock;
 use zeroize::Zeroize;
 
@@ -193,14 +193,8 @@ mod tests {
             let p = prime(group);
             let bytes = |v: &BoxedUint| v.to_be_bytes().into_vec();
             let one = BoxedUint::one_with_precision(p.bits_precision());
-            let refused = [
-                vec![0; len],
-                bytes(&one),
-                bytes(&p.wrapping_sub(&one)),
-                bytes(&p),
-                bytes(&p.wrapping_add(&one)),
-                vec![0xff; len],
-            ];
+            let refused =
+                [vec![0; len], bytes(&one), bytes(&p.wrapping_sub(&one)), bytes(&p), bytes(&p.wrapping_add(&one)), vec![0xff; len]];
             for (n, peer) in refused.iter().enumerate() {
                 assert_eq!(secret.shared(peer).unwrap_err(), CryptoError::PublicInvalid, "{} value {n}", group.name());
             }

@@ -54,7 +54,10 @@ impl Core {
             Action::ClearSa(what) => self.clear_sa(&what, now),
             Action::Debug { on, topic } => {
                 let topics = logging::debug(on, topic.as_ref())?;
-                Ok(done(format!("debugging: {}\n", if topics.is_empty() { "off".to_owned() } else { topics.join(", ") }), serde_json::json!(topics)))
+                Ok(done(
+                    format!("debugging: {}\n", if topics.is_empty() { "off".to_owned() } else { topics.join(", ") }),
+                    serde_json::json!(topics),
+                ))
             }
             Action::Switchover => Err("a switchover is answered elsewhere".into()),
             Action::RekeyIsakmp(peer) => {

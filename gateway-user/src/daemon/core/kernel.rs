@@ -221,11 +221,12 @@ impl Core {
     pub(super) fn install(&mut self, child: &ChildSa, direction: Direction, replay: u64, used: SaUsed, lease: &Lease) -> bool {
         let interval = self.config.replay.get(&child.map);
         let (event_packets, event_time) = match direction {
-            Direction::In => (
-                interval.map_or(1000, |r| r.inbound_packets),
-                interval.map_or(Duration::from_millis(100), |r| r.inbound_time),
-            ),
-            Direction::Out => (((lease.hi() - lease.used().min(lease.hi())) / OUT_EVENTS_PER_LEASE).clamp(32, 1 << 20) as u32, OUT_EVENT_TIME),
+            Direction::In => {
+                (interval.map_or(1000, |r| r.inbound_packets), interval.map_or(Duration::from_millis(100), |r| r.inbound_time))
+            }
+            Direction::Out => {
+                (((lease.hi() - lease.used().min(lease.hi())) / OUT_EVENTS_PER_LEASE).clamp(32, 1 << 20) as u32, OUT_EVENT_TIME)
+            }
         };
         let reqid = super::reqid(&child.map, child.map_seq, child.ace);
         let sa = SaInstall { child, direction, reqid, replay, used, event_packets, event_time };
@@ -241,7 +242,15 @@ impl Core {
         let (child, lease) = (p.child.clone(), p.lease.clone());
         // The guard's range first: a packet must never meet an SA without one.
         let r = self.ports.path.set_outbound(child.spi_out, child.peer, lease.lo(), lease.limit());
-        if self.check(r) && self.install(&child, Direction::Out, lease.lo(), SaUsed { age_s: p_age(self.pairs.get(&spi), now), ..SaUsed::default() }, &lease) {
+        if self.check(r)
+            && self.install(
+                &child,
+                Direction::Out,
+                lease.lo(),
+                SaUsed { age_s: p_age(self.pairs.get(&spi), now), ..SaUsed::default() },
+                &lease,
+            )
+        {
             self.outbound.insert((child.spi_out, child.peer), spi);
             if let Some(p) = self.pairs.get_mut(&spi) {
                 p.out_installed = true;
@@ -270,7 +279,9 @@ impl Core {
     /// Nobody has the state of these SAs any more: nothing would rekey them, and the partner cannot continue them. New ones replace them.
     pub(super) fn renew_orphans(&mut self, now: Instant) {
         self.orphans.retain(|_, list| {
-            list.retain(|(spi, dst)| self.pairs.get(spi).is_none_or(|p| p.child.local != *dst) && !self.outbound.contains_key(&(*spi, *dst)));
+            list.retain(|(spi, dst)| {
+                self.pairs.get(spi).is_none_or(|p| p.child.local != *dst) && !self.outbound.contains_key(&(*spi, *dst))
+            });
             !list.is_empty()
         });
         let mut entries: Vec<(String, u32)> =

@@ -22,7 +22,7 @@ use crate::hsrp;
 use crate::id::{Epoch, Spi};
 use crate::ike::{self, Engine, Job, JobDone, Transmit};
 use crate::net::control::{ControlRequest, ControlResponse};
-use crate::ports::{Dataplane, FlowPolicy, Links, PathRole, PortError, PortResult, ReasonCount, XfrmEvent, Xfrm};
+use crate::ports::{Dataplane, FlowPolicy, Links, PathRole, PortError, PortResult, ReasonCount, Xfrm, XfrmEvent};
 use crate::rng::Random;
 use crate::sad::{LeasePolicy, SpiTable};
 use bytes::Bytes;
@@ -167,7 +167,13 @@ pub fn reqid(map: &str, seq: u32, ace: u32) -> u32 {
 
 impl Core {
     /// Builds the core, writes policies and data path tables, and starts as standby or, over an active data path, adopting.
-    pub fn new(config: Arc<Config>, mut ports: Ports, clock: Box<dyn Clock>, rng: Box<dyn Random>, engine_rng: Box<dyn Random>) -> PortResult<Self> {
+    pub fn new(
+        config: Arc<Config>,
+        mut ports: Ports,
+        clock: Box<dyn Clock>,
+        rng: Box<dyn Random>,
+        engine_rng: Box<dyn Random>,
+    ) -> PortResult<Self> {
         let now = clock.now();
         let wins_ties = config.ssp.as_ref().is_none_or(|s| s.local > s.remote);
         let spis = Arc::new(Mutex::new(SpiTable::new(wins_ties, config.dataplane.sa_max)));

@@ -141,11 +141,7 @@ impl Core {
     }
 
     fn vips(&self) -> Vec<(String, u8, std::net::Ipv4Addr)> {
-        self.config
-            .interfaces
-            .iter()
-            .flat_map(|i| i.groups.iter().map(|g| (i.device.clone(), g.group, g.vip)))
-            .collect()
+        self.config.interfaces.iter().flat_map(|i| i.groups.iter().map(|g| (i.device.clone(), g.group, g.vip))).collect()
     }
 
     fn vips_up(&mut self) {
@@ -174,12 +170,7 @@ impl Core {
         self.role = (role, epoch);
         self.lease_until = None;
         let lease_until_ns = if role == PathRole::Active && self.partner_recent(now) {
-            let until = self
-                .groups
-                .iter()
-                .map(|s| s.last_hello.unwrap_or(now) + s.group.config().hold + LEASE_MARGIN)
-                .min()
-                .unwrap_or(now);
+            let until = self.groups.iter().map(|s| s.last_hello.unwrap_or(now) + s.group.config().hold + LEASE_MARGIN).min().unwrap_or(now);
             self.lease_until = Some(until);
             self.clock.monotonic_ns(until)
         } else {

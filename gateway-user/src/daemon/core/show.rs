@@ -176,15 +176,16 @@ impl StateSource for CoreView<'_> {
         let running = stats.as_ref().map_or((0, 0), |s| (s.version, 0));
         let group = core.config.ssp.as_ref();
         let port = group.map_or(crate::ssp::DEFAULT_PORT, |g| g.port);
-        let packet = stats.as_ref().map_or(SspPacketView { local_port: port, server_port: port, ..SspPacketView::default() }, |s| SspPacketView {
-            socket_age_s: Some(self.now.saturating_duration_since(s.created).as_secs()),
-            local_port: port,
-            server_port: port,
-            packets_sent: s.frames_sent,
-            bytes_sent: s.bytes_sent,
-            packets_received: s.frames_received,
-            bytes_received: s.bytes_received,
-        });
+        let packet =
+            stats.as_ref().map_or(SspPacketView { local_port: port, server_port: port, ..SspPacketView::default() }, |s| SspPacketView {
+                socket_age_s: Some(self.now.saturating_duration_since(s.created).as_secs()),
+                local_port: port,
+                server_port: port,
+                packets_sent: s.frames_sent,
+                bytes_sent: s.bytes_sent,
+                packets_received: s.frames_received,
+                bytes_received: s.bytes_received,
+            });
         let peers = group
             .map(|g| SspPeerView {
                 address: g.remote,
@@ -209,7 +210,11 @@ impl StateSource for CoreView<'_> {
             .filter(|(_, g)| names.contains(&g.name))
             .map(|(i, g)| SspGroupRow { vip: g.vip, name: g.name.clone(), interface: i.device.clone() })
             .collect();
-        let not_ready = core.node.difference().map(|d| format!("the configurations differ: {d}")).or_else(|| core.node.why_not_ready().map(str::to_owned));
+        let not_ready = core
+            .node
+            .difference()
+            .map(|d| format!("the configurations differ: {d}"))
+            .or_else(|| core.node.why_not_ready().map(str::to_owned));
         SspView {
             clients: SspClientView::both(version, running),
             packet,

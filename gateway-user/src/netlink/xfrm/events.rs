@@ -62,7 +62,10 @@ fn acquire(body: &[u8]) -> Option<Acquire> {
     let (tmpl, _) = tmpl(&Fields::new(value, TMPL_LEN)?);
     // "Ports" of other protocols are ICMP types and the like.
     let has_ports = |s: &Selector| {
-        matches!(i32::from(s.proto), libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_SCTP | libc::IPPROTO_DCCP | libc::IPPROTO_UDPLITE)
+        matches!(
+            i32::from(s.proto),
+            libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_SCTP | libc::IPPROTO_DCCP | libc::IPPROTO_UDPLITE
+        )
     };
     let tidy = |s: Selector| Selector { port: if has_ports(&s) { s.port } else { 0 }, ..s };
     is_esp(f.u8(20)).then(|| Acquire { peer: tmpl.dst, reqid: tmpl.reqid, src: tidy(src), dst: tidy(dst) })
@@ -72,8 +75,7 @@ fn expire(body: &[u8]) -> Option<XfrmEvent> {
     let f = Fields::new(body, EXPIRE_LEN)?;
     let spi = Spi(f.be32(72));
     // SPI 0: the placeholder of an acquire nobody answered.
-    (is_esp(f.u8(76)) && spi.0 != 0)
-        .then(|| XfrmEvent::Expire { spi, dst: f.addr16(56, f.u16(212)), hard: f.u8(SA_INFO_LEN) != 0 })
+    (is_esp(f.u8(76)) && spi.0 != 0).then(|| XfrmEvent::Expire { spi, dst: f.addr16(56, f.u16(212)), hard: f.u8(SA_INFO_LEN) != 0 })
 }
 
 fn replay(body: &[u8]) -> Option<XfrmEvent> {

@@ -137,14 +137,8 @@ fn the_end_of_the_number_space_stops_the_sa() {
 
 #[test]
 fn a_replay_write_is_written_byte_by_byte() {
-    let mut set = ReplaySet {
-        spi: Spi(0x8001_0203),
-        dst: v4(192, 0, 2, 1),
-        direction: Direction::In,
-        replay: 6000,
-        window: 32,
-        used: None,
-    };
+    let mut set =
+        ReplaySet { spi: Spi(0x8001_0203), dst: v4(192, 0, 2, 1), direction: Direction::In, replay: 6000, window: 32, used: None };
     let r = new_ae(&set, &[u32::MAX], 1_000_000);
     let mut want = hex!("c0000201 000000000000000000000000 80010203 0200 32 00").to_vec();
     want.extend([0; 16 + 4 + 4]);
@@ -320,11 +314,9 @@ fn each_flow_gets_templates_both_ways_and_blocks_beneath() {
     let wanted = policy::wanted(&[tcp_flow()]).unwrap();
     let (local, remote) = (tcp_flow().local, tcp_flow().remote);
     let (us, peer) = (v4(192, 0, 2, 1), v4(198, 51, 100, 9));
-    for (dir, src, dst, from, to) in [
-        (Dir::Out, local, remote, us, peer),
-        (Dir::In, remote, local, peer, us),
-        (Dir::Fwd, remote, local, peer, us),
-    ] {
+    for (dir, src, dst, from, to) in
+        [(Dir::Out, local, remote, us, peer), (Dir::In, remote, local, peer, us), (Dir::Fwd, remote, local, peer, us)]
+    {
         let tmpl = Some(Tmpl { src: from, dst: to, reqid: 0x1234 });
         let key = |mark| PolicyKey { mark, dir, src, dst };
         assert_eq!(wanted.get(&key(MARK_PROTECT)), Some(&PolicyBody { priority: 100, tmpl }));
@@ -437,9 +429,7 @@ fn replay_events_carry_both_forms_and_echoes_are_dropped() {
     head.extend(hex!("10000000 34120000"));
     let ltime = hex!("2400 0900 e803000000000000 0a00000000000000 0000000000000000 0000000000000000");
     let bitmap = [&head[..], &hex!("2000 1700 01000000 02000000 03000000 00000000 01000000 20000000 ffffffff"), &ltime].concat();
-    let want = |seq, oseq| {
-        Some(XfrmEvent::Replay { spi: Spi(0x8001_0203), dst: v4(192, 0, 2, 1), seq, oseq, bytes: 1000, packets: 10 })
-    };
+    let want = |seq, oseq| Some(XfrmEvent::Replay { spi: Spi(0x8001_0203), dst: v4(192, 0, 2, 1), seq, oseq, bytes: 1000, packets: 10 });
     assert_eq!(event(0x1e, &bitmap), want(3 | 1 << 32, 2));
     let legacy = [&head[..], &hex!("1000 0a00 02000000 03000000 ffffffff"), &ltime].concat();
     assert_eq!(event(0x1e, &legacy), want(3, 2));

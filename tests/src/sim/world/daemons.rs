@@ -179,7 +179,6 @@ impl World {
         }
     }
 
-
     /// Starts a daemon; when it cannot start it tries again, as a service manager would.
     pub fn start(&mut self, side: Side) {
         if !self.node(side).powered {

@@ -2,10 +2,10 @@
 
 use super::{CAPTURED_MAX, Event, PORT_FIRST, World};
 use crate::sim::clock::{MS, Ns, US};
+use crate::sim::frame;
 use crate::sim::machine::lock;
 use crate::sim::plan::{self, INSIDE, OUTSIDE, Side, VIPS};
 use crate::sim::traffic::Way;
-use crate::sim::frame;
 use gateway_user::ike::{Job, JobDone};
 
 impl World {
