@@ -128,6 +128,8 @@ struct Partner {
     ready: bool,
     /// It was sent a snapshot under this session.
     given: bool,
+    /// It was asked for our own state.
+    asked: bool,
 }
 
 /// Inputs that are fixed for the life of the node.
@@ -406,7 +408,8 @@ impl Node {
 
     /// An active without its own state takes the partner's mirror of it, which is all that is left; otherwise the partner gets a snapshot.
     fn restore_or_snapshot(&mut self, holder: bool) {
-        if !self.has_state && holder {
+        if let Some(p) = self.partner.as_mut().filter(|_| !self.has_state && holder) {
+            p.asked = true;
             self.commands.push_back(Command::Send(Message::ResyncRequest { client: None, peer: None }));
             return;
         }
@@ -501,7 +504,7 @@ impl Node {
     pub fn handle_hello(&mut self, hello: &Hello, difference: Option<String>, now: Instant) {
         self.difference = difference;
         self.synced = false;
-        self.partner = Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false, given: false });
+        self.partner = Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false, given: false, asked: false });
         if !hello.has_state {
             self.competitor = false;
         }
@@ -592,6 +595,8 @@ impl Node {
         let Some(p) = self.partner.as_mut() else { return };
         let became_active = role == Role::Active && p.role != Role::Active;
         let given = p.given && !(role == Role::Standby && p.role == Role::Active);
+        // An empty snapshot must not meet the mirror that was asked for.
+        let waits = p.asked && !self.has_state;
         p.role = role;
         p.epoch = epoch;
         p.ready = ready;
@@ -602,7 +607,8 @@ impl Node {
                     self.has_state = false;
                     self.synced = false;
                     self.become_standby("the partner took over under a newer epoch", false, now);
-                } else if role == Role::Standby && self.state == NodeState::Active && !given {
+                } else if role == Role::Standby && self.state == NodeState::Active && !given && !waits {
+                    self.renew_orphans();
                     self.snapshot();
                 }
             }
@@ -664,7 +670,8 @@ impl Node {
         if refused.is_empty() {
             self.enter(NodeState::Armed, "hand-over asked for");
             self.commands.push_back(Command::VipsUp);
-            self.commands.push_back(Command::SetRole { role: PathRole::Armed, epoch });
+            // Under the old epoch still: the hand-over may not come to pass, and epochs never fall.
+            self.commands.push_back(Command::SetRole { role: PathRole::Armed, epoch: self.epoch });
             self.deadline = Some((now + HANDOVER_WAIT, Deadline::Armed));
         }
         self.commands.push_back(Command::Send(Message::HandoverArmed { epoch, refused }));

@@ -349,6 +349,11 @@ impl Core {
         if !all.is_empty() {
             warn!(pairs = all.len(), "state of unknown age is dropped");
         }
+        // The partner may hold these pairs and mirror them here again: what was used of their numbers must not be forgotten with them.
+        self.dropped = self.numbers_sent();
+        if self.dropped.len() > 2 * self.config.dataplane.sa_max as usize {
+            self.dropped.clear();
+        }
         for spi in all {
             self.remove_pair(spi);
         }

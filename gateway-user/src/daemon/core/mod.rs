@@ -123,6 +123,8 @@ pub struct Core {
     pub(super) flows: Vec<FlowRef>,
     /// SAs that a predecessor left and no pair accounts for, by reqid.
     pub(super) orphans: HashMap<u32, Vec<(Spi, IpAddr)>>,
+    /// Last outbound numbers of pairs that were dropped (SPI and destination).
+    pub(super) dropped: HashMap<(Spi, IpAddr), u64>,
     pub(super) conns: BTreeMap<u64, Conn>,
     pub(super) live: Option<u64>,
     pub(super) staging: Option<Staging>,
@@ -244,6 +246,7 @@ impl Core {
             outbound: HashMap::new(),
             flows,
             orphans: HashMap::new(),
+            dropped: HashMap::new(),
             conns: BTreeMap::new(),
             live: None,
             staging: None,

@@ -426,15 +426,19 @@ impl Core {
         self.node.handle_snapshot_complete(s.epoch, now);
     }
 
-    /// Last outbound number of every SA in the kernel.
-    fn numbers_sent(&mut self) -> HashMap<(Spi, IpAddr), u64> {
+    /// Last outbound number of every SA in the kernel, and of those that this node gave up.
+    pub(super) fn numbers_sent(&mut self) -> HashMap<(Spi, IpAddr), u64> {
+        let mut sent = self.dropped.clone();
         match self.ports.xfrm.dump() {
-            Ok(dump) => dump.into_iter().map(|sa| ((sa.spi, sa.dst), sa.oseq)).collect(),
-            Err(e) => {
-                self.port_error(&e);
-                HashMap::new()
+            Ok(dump) => {
+                for sa in dump {
+                    let n = sent.entry((sa.spi, sa.dst)).or_default();
+                    *n = sa.oseq.max(*n);
+                }
             }
+            Err(e) => self.port_error(&e),
         }
+        sent
     }
 
     /// Removes SAs of ours (by reqid) that no pair accounts for: leftovers of a predecessor.
