@@ -34,6 +34,10 @@ pub fn setup(seed: u64) -> Setup {
         s.duplicate = d.pick(&[0, 50, 300]) as u32;
         s.reorder = d.pick(&[0, 50, 300]) as u32;
     }
+    if d.chance(2000) {
+        s.child_lifetime_s = 30;
+    }
+    s.pfs = d.chance(2000);
     if d.chance(3000) {
         s.event_loss = 500;
     }
