@@ -65,6 +65,15 @@ impl Lateness {
         late.get(index).map_or(0.0, |ns| *ns as f64 / 1e6)
     }
 
+    /// Time in ms between two wall clock times during which the timer was due and did not run.
+    pub fn stalled_ms(&self, from_ns: u64, to_ns: u64) -> f64 {
+        let waited = |s: &Sample| {
+            let (begin, end) = ((s.at_ns - s.late_ns.min(s.at_ns)).max(from_ns), s.at_ns.min(to_ns));
+            end.saturating_sub(begin)
+        };
+        self.0.iter().filter(|s| s.late_ns > PERIOD_NS).map(waited).sum::<u64>() as f64 / 1e6
+    }
+
     /// Worst lateness in ms between two wall clock times.
     pub fn worst_ms(&self, from_ns: u64, to_ns: u64) -> f64 {
         self.0.iter().filter(|s| s.at_ns >= from_ns && s.at_ns.saturating_sub(s.late_ns) <= to_ns).map(|s| s.late_ns).max().unwrap_or(0)
@@ -87,5 +96,17 @@ mod tests {
         assert_eq!(lateness.worst_ms(20_000_000, 95_000_000), 2.0);
         assert_eq!(lateness.worst_ms(60_000_000, 95_000_000), 1.0);
         assert_eq!(lateness.quantile_ms(1000), 9.0);
+    }
+
+    #[test]
+    fn stalls_count_as_far_as_they_reach_into_the_window() {
+        let lateness = Lateness(vec![
+            Sample { at_ns: 30_000_000, late_ns: 20_000_000 },
+            Sample { at_ns: 31_000_000, late_ns: 100_000 },
+            Sample { at_ns: 60_000_000, late_ns: 5_000_000 },
+        ]);
+        assert_eq!(lateness.stalled_ms(0, 100_000_000), 25.0);
+        assert_eq!(lateness.stalled_ms(25_000_000, 57_000_000), 7.0);
+        assert_eq!(lateness.stalled_ms(70_000_000, 80_000_000), 0.0);
     }
 }

@@ -2,11 +2,11 @@
 
 use super::bench::{Bench, same_sas};
 use super::gateways::{Gateways, HELLO_MS, HOLD_MS};
-use super::jitter::Jitter;
+use super::jitter::{Jitter, Lateness};
 use super::peer::{Settings, StrongSwan, Suite, refused, xfrm_stat};
 use super::report::{Checks, Event, JitterReport, Report};
 use super::topology::{Node, PEER, PEER_IKE};
-use super::traffic::Way;
+use super::traffic::{Loss, Way};
 use super::{analysis, sys};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -86,6 +86,10 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
     let lateness = jitter.finish();
     for event in &mut report.events {
         event.jitter_ms = lateness.worst_ms(event.at_ns, event.recovered_ns);
+        event.stalled_ms = [&event.traffic.inbound, &event.traffic.outbound]
+            .map(|flow| lab_share(&lateness, event.at_ns, flow))
+            .into_iter()
+            .fold(0.0, f64::max);
     }
     report.jitter = JitterReport {
         p50_ms: lateness.quantile_ms(500),
@@ -96,6 +100,13 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
     report.unasked_takeovers = lab.unasked;
     lab.bench.conclude(report);
     outcome
+}
+
+/// What the lab's own stalls added to a blackout that began with an event at `at_ns`, ms: before the event (packets that were due and
+/// not sent), and from the first moment at which the hold time can have ended. A stall in between costs nothing.
+fn lab_share(lateness: &Lateness, at_ns: u64, flow: &Loss) -> f64 {
+    let [begin, end] = flow.gap_ns;
+    lateness.stalled_ms(begin, at_ns) + lateness.stalled_ms(at_ns + (HOLD_MS - HELLO_MS) * 1_000_000, end)
 }
 
 struct Lab {
@@ -198,6 +209,7 @@ impl Lab {
             active: [before.name(), self.active.name()],
             traffic: self.bench.traffic_between(at_ns.saturating_sub(LEAD_MS * 1_000_000), until_ns),
             jitter_ms: 0.0,
+            stalled_ms: 0.0,
             peer_refused: refused(&stat, &xfrm_stat(PEER)?),
             ike: analysis::Ike::default(),
             initial_contact,

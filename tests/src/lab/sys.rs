@@ -93,7 +93,7 @@ pub fn give_way(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec the closure only makes one system call.
     unsafe {
         command.pre_exec(|| {
-            libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+            libc::setpriority(libc::PRIO_PROCESS, 0, 10);
             Ok(())
         })
     }

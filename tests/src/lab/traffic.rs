@@ -61,6 +61,8 @@ pub struct Loss {
     pub duplicated: u64,
     /// Longest time between two received packets, less the send interval, in ms.
     pub blackout_ms: f64,
+    /// When that began and ended (wall clock, ns).
+    pub gap_ns: [u64; 2],
 }
 
 impl Log {
@@ -79,17 +81,19 @@ impl Log {
         }
         times.sort_unstable();
         // Without any packet the whole span is black.
-        let gap = times.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(to_ns.saturating_sub(from_ns));
-        // Packets lost at the very end leave no gap between packets: the span's end counts as one.
-        let tail = match (times.last(), self.sent.get(last.wrapping_sub(1))) {
-            (Some(received), Some(sent)) if seen.last() == Some(&0) => sent.saturating_sub(*received),
-            _ => 0,
-        };
+        let mut gap = times.windows(2).map(|w| [w[0], w[1]]).max_by_key(|[a, b]| b - a).unwrap_or([from_ns, to_ns.max(from_ns)]);
+        // Packets lost at the very end leave no gap between packets: the last one sent ends it.
+        if let (Some(received), Some(sent), Some(0)) = (times.last(), self.sent.get(last.wrapping_sub(1)), seen.last())
+            && sent.saturating_sub(*received) > gap[1] - gap[0]
+        {
+            gap = [*received, *sent];
+        }
         Loss {
             sent: (last - first) as u64,
             lost: seen.iter().filter(|n| **n == 0).count() as u64,
             duplicated: seen.iter().filter(|n| **n > 1).count() as u64,
-            blackout_ms: gap.max(tail).saturating_sub(interval_ns) as f64 / 1e6,
+            blackout_ms: (gap[1] - gap[0]).saturating_sub(interval_ns) as f64 / 1e6,
+            gap_ns: gap,
         }
     }
 }
