@@ -149,6 +149,8 @@ pub struct Core {
     pub(super) takeovers: VecDeque<TakeoverView>,
     pub(super) stages: Option<(Instant, TakeoverView)>,
     pub(super) lease_until: Option<Instant>,
+    /// Adding (true) or removing (false) a VIP failed.
+    pub(super) vips_retry: Option<bool>,
     pub(super) partner_digests: Option<Vec<(String, [u8; 32])>>,
     pub(super) manifest: String,
     pub(super) switchover_waiter: Option<u64>,
@@ -269,6 +271,7 @@ impl Core {
             takeovers: VecDeque::new(),
             stages: None,
             lease_until: None,
+            vips_retry: None,
             partner_digests: None,
             manifest: String::new(),
             switchover_waiter: None,
@@ -316,6 +319,7 @@ impl Core {
     /// Deadlines up to `now` have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.check_lease(now);
+        self.retry_vips();
         for slot in &mut self.groups {
             slot.group.handle_timeout(now);
         }

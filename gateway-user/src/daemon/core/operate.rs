@@ -145,16 +145,34 @@ impl Core {
     }
 
     fn vips_up(&mut self) {
+        let mut all = true;
         for (device, group, vip) in self.vips() {
             let r = self.ports.links.add_vip(&device, group, vip);
-            self.check(r);
+            all &= self.check(r);
         }
+        self.vips_retry = (!all).then_some(true);
     }
 
     fn vips_down(&mut self) {
+        let mut all = true;
         for (device, group, vip) in self.vips() {
             let r = self.ports.links.remove_vip(&device, group, vip);
-            self.check(r);
+            all &= self.check(r);
+        }
+        self.vips_retry = (!all).then_some(false);
+    }
+
+    /// Half of the addresses would be a black hole: what failed is tried again with the next timer (a hello time at most).
+    pub(super) fn retry_vips(&mut self) {
+        match self.vips_retry {
+            Some(true) => {
+                self.vips_up();
+                if self.vips_retry.is_none() {
+                    self.announce();
+                }
+            }
+            Some(false) => self.vips_down(),
+            None => {}
         }
     }
 
