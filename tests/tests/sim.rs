@@ -324,6 +324,15 @@ fn the_same_seed_makes_the_same_world() {
 }
 
 #[test]
+fn kernel_calls_that_fail_break_no_promise() {
+    for seed in 0..40 {
+        let mut setup = sweep::setup(seed);
+        setup.port_failures = 100;
+        ok(sweep::run(&mut sweep::world_of(setup)));
+    }
+}
+
+#[test]
 fn no_seed_of_the_sweep_breaks_a_promise() {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     if let Some(seed) = number("SIM_SEED") {
