@@ -118,20 +118,8 @@ pub fn setup() -> Result<()> {
     }
     let packages: Vec<&str> = PACKAGES.into_iter().filter(|p| !installed(p)).collect();
     if !packages.is_empty() {
-        println!("apt-get install {}", packages.join(" "));
-        let apt = |args: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive").args(args).stdout(Stdio::null());
-            run(&mut command)
-        };
-        let mut install = vec!["install", "--yes", "--no-install-recommends"];
-        install.extend(&packages);
-        // The package lists of a machine may be older than the packages.
-        if apt(&install).is_err() {
-            println!("apt-get update");
-            apt(&["update"])?;
-            apt(&install)?;
-        }
+        let why = "compiles the eBPF programs and links them";
+        crate::setup::install(&packages.iter().map(|p| (*p, why)).collect::<Vec<_>>())?;
     }
     if need_linker {
         println!("cargo install bpf-linker {LINKER_VERSION} (a few minutes)");

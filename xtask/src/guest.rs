@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 const UML: &str = "/usr/bin/linux.uml";
 const UML_MODULES: &str = "/usr/lib/uml/modules";
 const UML_MEMORY: &str = "2G";
+const UML_MEMORY_BYTES: u64 = 2 << 30;
 /// Lines the guest's process 1 prints around the job's output (`gateway_tests::lab::guest`).
 const BEGIN: &str = "gwlab: begin";
 const END: &str = "gwlab: end";
@@ -204,8 +205,19 @@ fn uml(init: &Path, job_file: &Path) -> Command {
         "quiet",
         "loglevel=3",
     ]);
+    // Its memory is a file, by default in /dev/shm; a container's may be too small, or without execution.
+    if !shared_memory_suits() {
+        command.env("TMPDIR", init.parent().unwrap_or(Path::new("/tmp")));
+    }
     command.arg(format!("init={}", init.display())).arg(format!("GWLAB_JOB={}", job_file.display()));
     command
+}
+
+fn shared_memory_suits() -> bool {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    statvfs("/dev/shm").is_ok_and(|fs| {
+        !fs.flags().contains(FsFlags::ST_NOEXEC) && fs.blocks_available() * fs.fragment_size() > UML_MEMORY_BYTES
+    })
 }
 
 /// Boots a guest, passes on what its job prints, and ends it (and only it) when it takes too long.

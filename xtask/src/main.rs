@@ -69,6 +69,13 @@ pub enum GuestChoice {
 }
 
 fn main() -> ExitCode {
+    // `su` without `-` leaves out the folders that administration tools are in.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    if let Ok(path) = std::env::join_paths(folders) {
+        // SAFETY: no other thread exists yet.
+        unsafe { std::env::set_var("PATH", path) };
+    }
     match run() {
         Ok(code) => code,
         Err(error) => {

@@ -14,6 +14,7 @@ const LAB_PACKAGES: &[(&str, &str, &str)] = &[
     ("/usr/lib/ipsec/plugins/libstrongswan-openssl.so", "libstrongswan-standard-plugins", "the remote peer's ciphers"),
     ("/sbin/ip", "iproute2", "network namespaces"),
     ("/sbin/modprobe", "kmod", "kernel modules"),
+    ("/usr/bin/tshark", "tshark", "a second reader of the lab's captures"),
 ];
 
 /// Everything a build, the demo and the tests need.
@@ -51,7 +52,7 @@ pub fn install(packages: &[(&str, &str)]) -> Result<()> {
     }
     let apt = || {
         let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"]);
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y", "--no-remove", "-o", "DPkg::Lock::Timeout=300"]);
         command
     };
     let wanted: Vec<&str> = packages.iter().map(|(p, _)| *p).collect();

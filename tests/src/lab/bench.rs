@@ -2,7 +2,7 @@
 
 use super::capture::Capture;
 use super::peer::{DPD_DELAY_S, KernelSas, StrongSwan};
-use super::report::{BothWays, CaptureReport, Check, PEER_IKE_REKEY, Report};
+use super::report::{BothWays, CaptureReport, Check, Report};
 use super::tcp::Transfer;
 use super::topology::{ISW, OSW, Topology, VIP_OUT};
 use super::traffic::{Traffic, Way};
@@ -174,14 +174,14 @@ impl Bench {
     }
 
     /// A new phase 1 from the peer's side; the children go on.
-    pub fn check_ike_rekey(&mut self, peer: &StrongSwan) -> Result<(&'static str, Check)> {
+    pub fn check_ike_rekey(&mut self, name: &'static str, peer: &StrongSwan, start: impl FnOnce() -> Result<()>) -> Result<(&'static str, Check)> {
         let before = peer.sas()?;
         let mark = peer.mark();
         let begin = Instant::now();
         let mut problem = None;
         let mut took_ms = 0.0;
         let traffic = self.measure(|_| {
-            if let Err(error) = peer.rekey_ike() {
+            if let Err(error) = start() {
                 problem = Some(format!("{error:#}"));
                 return Ok(());
             }
@@ -200,7 +200,7 @@ impl Bench {
         if problem.is_none() && !same_sas(&before, &peer.sas()?) {
             problem = Some("the IPsec SAs did not survive the new phase 1".to_owned());
         }
-        Ok((PEER_IKE_REKEY, verdict(problem, traffic, took_ms)))
+        Ok((name, verdict(problem, traffic, took_ms)))
     }
 
     /// Stops everything and fills in what traffic and captures showed.

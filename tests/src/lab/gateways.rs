@@ -287,6 +287,8 @@ fn adapt(manifest: &mut Yaml, files: &Files<'_>) -> Result<String> {
     if !manifest.get("dataplane").is_some_and(Yaml::is_mapping) {
         manifest["dataplane"] = Yaml::Mapping(serde_yaml::Mapping::new());
     }
+    // Real XDP in native mode, or the lab fails: no silent way around.
+    manifest["dataplane"]["xdp"] = text("native");
     manifest["dataplane"]["pin_dir"] = text(Gateways::pin_dir(files.node).to_str().context("pin folder")?);
     psk.context("crypto.isakmp.key is empty")
 }

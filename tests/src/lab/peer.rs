@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Debian's place of charon-systemd.
 const CHARON: &str = "/usr/sbin/charon-systemd";
+const SWANCTL: &str = "/usr/sbin/swanctl";
 /// Seconds of silence after which the peer asks whether we live. Any message resets the clock, so the other end has to be slower.
 pub const DPD_DELAY_S: u64 = 2;
 
@@ -57,6 +58,8 @@ impl Suite {
 pub struct StrongSwan {
     ns: &'static str,
     child: Child,
+    /// Our copy of swanctl.
+    tool: PathBuf,
     log: PathBuf,
     uri: String,
 }
@@ -111,6 +114,9 @@ impl StrongSwan {
         let _ = std::fs::remove_file(&socket);
         let (conf, swan, log) =
             (dir.join(format!("{name}.conf")), dir.join(format!("{name}.swanctl.conf")), dir.join(format!("{name}.charon.log")));
+        // Debian's AppArmor profile, which goes by path, lets swanctl read its own folder only: a copy may read ours.
+        let tool = dir.join("swanctl");
+        std::fs::copy(SWANCTL, &tool).context(SWANCTL)?;
         std::fs::write(&conf, strongswan_conf(&socket, &log))?;
         std::fs::write(&swan, swanctl_conf(settings))?;
         let output = std::fs::File::create(dir.join(format!("{name}.charon.out")))?;
@@ -121,7 +127,7 @@ impl StrongSwan {
             .stderr(output)
             .spawn()
             .context(CHARON)?;
-        let mut swan_daemon = Self { ns: settings.ns, child, log, uri: format!("unix://{socket}") };
+        let mut swan_daemon = Self { ns: settings.ns, child, tool, log, uri: format!("unix://{socket}") };
         let end = Instant::now() + Duration::from_secs(15);
         while !Path::new(&socket).exists() {
             ensure!(
@@ -145,7 +151,7 @@ impl StrongSwan {
 
     /// Runs swanctl against this daemon; output on success.
     pub fn swanctl(&self, args: &[&str]) -> Result<String> {
-        let out = sys::give_way(&mut sys::command_in(self.ns, "swanctl")?)
+        let out = sys::give_way(&mut sys::command_in(self.ns, &self.tool)?)
             .args(args)
             .args(["--uri", &self.uri])
             .stdin(Stdio::null())

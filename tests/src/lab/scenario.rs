@@ -4,7 +4,7 @@ use super::bench::{Bench, same_sas};
 use super::gateways::{Gateways, HELLO_MS, HOLD_MS};
 use super::jitter::{Jitter, Lateness};
 use super::peer::{Settings, StrongSwan, Suite, refused, xfrm_stat};
-use super::report::{Checks, Event, JitterReport, Report};
+use super::report::{Checks, Event, GATEWAY_IKE_REKEY, JitterReport, PEER_IKE_REKEY, Report};
 use super::topology::{Node, PEER, PEER_IKE};
 use super::traffic::{Loss, Way};
 use super::{analysis, sys};
@@ -145,7 +145,7 @@ impl Lab {
             Ok(())
         })?;
         self.look_who_is_active()?;
-        report.checks_before = self.checks(false)?;
+        report.checks_before = self.checks(None)?;
         self.events(report)
     }
 
@@ -156,21 +156,21 @@ impl Lab {
             lab.bench.topology.cut(lost)?;
             lab.gateways.kill(lost)
         })?;
-        self.after(event, true, report)?;
+        self.after(event, Some(Initiator::Peer), report)?;
 
         let event = self.event("return", format!("return of {}", lost.name()), |lab| {
             let _ = std::fs::remove_dir_all(Gateways::pin_dir(lost));
             lab.bench.topology.reboot(lost)?;
             lab.gateways.start(lost)
         })?;
-        self.after(event, false, report)?;
+        self.after(event, Some(Initiator::Gateway), report)?;
 
         self.look_who_is_active()?;
         let from = self.active;
         let event = self.event("switchover", format!("planned switchover from {} to {}", from.name(), from.other().name()), |lab| {
             lab.gateways.command(from, &["switchover"]).map(drop)
         })?;
-        self.after(event, false, report)?;
+        self.after(event, None, report)?;
 
         self.look_who_is_active()?;
         let victim = self.active;
@@ -178,7 +178,7 @@ impl Lab {
             lab.gateways.kill(victim)?;
             lab.gateways.start(victim)
         })?;
-        self.after(event, false, report)
+        self.after(event, None, report)
     }
 
     /// Makes something happen and watches traffic, peer and roles until everything is calm again.
@@ -239,8 +239,8 @@ impl Lab {
         Ok(())
     }
 
-    fn after(&mut self, mut event: Event, with_phase_1: bool, report: &mut Report) -> Result<()> {
-        let checks = self.checks(with_phase_1);
+    fn after(&mut self, mut event: Event, phase_1: Option<Initiator>, report: &mut Report) -> Result<()> {
+        let checks = self.checks(phase_1);
         // The event's own numbers are reported even when a check could not be made.
         if let Ok(checks) = &checks {
             event.checks.clone_from(checks);
@@ -249,17 +249,26 @@ impl Lab {
         checks.map(drop)
     }
 
-    fn checks(&mut self, with_phase_1: bool) -> Result<Checks> {
+    fn checks(&mut self, phase_1: Option<Initiator>) -> Result<Checks> {
         let mut checks: Checks = Vec::new();
-        if with_phase_1 {
-            checks.push(self.bench.check_ike_rekey(&self.peer)?);
+        let address = PEER_IKE.to_string();
+        match phase_1 {
+            Some(Initiator::Peer) => {
+                let peer = &self.peer;
+                checks.push(self.bench.check_ike_rekey(PEER_IKE_REKEY, peer, || peer.rekey_ike())?);
+            }
+            Some(Initiator::Gateway) => {
+                let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
+                let start = || gateways.command(active, &["rekey", "isakmp", &address]).map(drop);
+                checks.push(self.bench.check_ike_rekey(GATEWAY_IKE_REKEY, peer, start)?);
+            }
+            None => {}
         }
         self.look_who_is_active()?;
         let peer = &self.peer;
         checks.push(("peer_rekey", self.bench.check_rekey(peer, || peer.rekey_child())?));
         self.look_who_is_active()?;
         let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
-        let address = PEER_IKE.to_string();
         let by_gateway = || gateways.command(active, &["rekey", "ipsec", "peer", &address]).map(drop);
         checks.push(("gateway_rekey", self.bench.check_rekey(peer, by_gateway)?));
         checks.push(("dpd", self.bench.check_dpd(peer)?));

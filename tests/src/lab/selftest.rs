@@ -4,7 +4,7 @@
 use super::bench::Bench;
 use super::frames::Port;
 use super::peer::{Settings, StrongSwan, Suite, refused, xfrm_stat};
-use super::report::{Check, Report};
+use super::report::{Check, PEER_IKE_REKEY, Report};
 use super::sys::{self, LinkSwitch};
 use super::topology::{HOST_IP, Node, PEER, PEER_IKE, PHOST_IP, PROTECTED, VIP_IN, VIP_OUT, ip_batch};
 use super::traffic::Way;
@@ -146,7 +146,7 @@ fn two_strongswans(dir: &Path, suite: Suite) -> Result<String> {
     let checks: [(&str, Check); 4] = [
         ("rekey by the peer", bench.check_rekey(&peer, || peer.rekey_child())?),
         ("rekey by the other end", bench.check_rekey(&peer, || gateway.rekey_child())?),
-        bench.check_ike_rekey(&peer)?,
+        bench.check_ike_rekey(PEER_IKE_REKEY, &peer, || peer.rekey_ike())?,
         ("DPD", bench.check_dpd(&peer)?),
     ];
     let mut report = Report::default();
