@@ -215,9 +215,8 @@ fn uml(init: &Path, job_file: &Path) -> Command {
 
 fn shared_memory_suits() -> bool {
     use nix::sys::statvfs::{FsFlags, statvfs};
-    statvfs("/dev/shm").is_ok_and(|fs| {
-        !fs.flags().contains(FsFlags::ST_NOEXEC) && fs.blocks_available() * fs.fragment_size() > UML_MEMORY_BYTES
-    })
+    statvfs("/dev/shm")
+        .is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC) && fs.blocks_available() * fs.fragment_size() > UML_MEMORY_BYTES)
 }
 
 /// Boots a guest, passes on what its job prints, and ends it (and only it) when it takes too long.

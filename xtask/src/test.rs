@@ -86,7 +86,8 @@ pub fn run(root: &Path, choice: GuestChoice) -> Result<bool> {
     tally.counted("cargo test", ok, before);
     // `xfrm_kernel` needs a kernel with ESP: it runs below, and only there.
     let before = tally.failed;
-    let pair = ["test", "-p", "gateway-tests", "--lib", "--bins", "--test", "manifests", "--test", "sim", "--test", "xdp_run", "--no-fail-fast"];
+    let pair =
+        ["test", "-p", "gateway-tests", "--lib", "--bins", "--test", "manifests", "--test", "sim", "--test", "xdp_run", "--no-fail-fast"];
     let ok = counted(cargo(root).args(pair), &mut tally)?;
     tally.counted("cargo test -p gateway-tests", ok, before);
     demo::build(root)?;

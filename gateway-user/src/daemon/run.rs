@@ -37,6 +37,8 @@ const DATAGRAM_MAX: usize = 65_535;
 const METRICS_PERIOD: Duration = Duration::from_secs(1);
 /// How long an orderly stop waits for the partner to take over.
 const STOP_WAIT: Duration = Duration::from_secs(3);
+/// Time for the last bytes on the sockets.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Inputs handled before outputs are flushed and timers looked at.
 const BATCH_MAX: usize = 64;
 
@@ -95,6 +97,8 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
     let begin = Instant::now();
     let config = Arc::new(config);
     let devices: Vec<(String, bool)> = config.interfaces.iter().map(|i| (i.device.clone(), i.crypto_map.is_some())).collect();
+    // First of all: a second daemon with this manifest must not touch anything.
+    let control = control::Server::bind(&config.control_socket, 0o600).with_context(|| config.control_socket.display().to_string())?;
     let path = DataplaneAdapter::open(&config.dataplane, &devices).context("data path")?;
     let path_ms = begin.elapsed().as_millis() as u64;
     let (adopted, attached) = (path.adopted(), path.attached());
@@ -147,12 +151,7 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
         });
     }
     let (control_tx, mut control_rx) = mpsc::channel::<(ControlRequest, oneshot::Sender<ControlResponse>)>(64);
-    let socket_path = config.control_socket.clone();
-    tokio::spawn(async move {
-        if let Err(e) = control::serve(&socket_path, 0o600, control_tx).await {
-            error!(path = %socket_path.display(), error = %e, "control socket");
-        }
-    });
+    tokio::spawn(control.run(control_tx));
     let mut sigterm = signal(SignalKind::terminate())?;
     let mut sigint = signal(SignalKind::interrupt())?;
     let mut waiting: HashMap<u64, oneshot::Sender<ControlResponse>> = HashMap::new();
@@ -162,7 +161,9 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
     info!(ready_ms = begin.elapsed().as_millis() as u64, path_ms, sockets_ms, adopted, ?attached, "running");
     loop {
         flush(&mut core, &mut sockets, &mut waiting, &tx);
-        if stop_at.is_some_and(|at| Instant::now() >= at || !core.is_active()) {
+        // Draining ends after what the partner must still hear has left.
+        if stop_at.is_some_and(|at| Instant::now() >= at || (core.is_standby() && sockets.ssp_waiting.is_empty())) {
+            tokio::time::sleep(LAST_WORDS).await;
             info!("stopped; kernel SAs and data path stay");
             return Ok(());
         }
@@ -209,8 +210,8 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
                 core.handle_control(id, &request, Instant::now());
             }
             _ = metrics_at.tick() => core.export_metrics(&metrics),
-            _ = sigterm.recv() => stop_at = stop(&mut core),
-            _ = sigint.recv() => stop_at = stop(&mut core),
+            _ = sigterm.recv() => stop_at = stop_at.or_else(|| stop(&mut core)),
+            _ = sigint.recv() => stop_at = stop_at.or_else(|| stop(&mut core)),
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) const ADOPT_WAIT: Duration = Duration::from_millis(150);
 const COLD_WAIT: Duration = Duration::from_secs(2);
 /// How long a restarted active waits for a partner that still holds its state, before it makes new SAs in place of those it cannot account for.
 pub(super) const STATE_WAIT: Duration = Duration::from_secs(2);
+/// How long a node that its partner relieved unasked does not take over from it while the partner's session says that it is active.
+const RELIEVED: Duration = Duration::from_secs(30);
 /// How long an armed node waits for `HandoverGo`, and a draining or preparing one for its answer.
 const HANDOVER_WAIT: Duration = Duration::from_secs(1);
 /// How long a node that handed over lets packets out that were inside already.
@@ -166,6 +168,8 @@ pub struct Node {
     eligible: Option<bool>,
     commands: VecDeque<Command>,
     switching: bool,
+    /// Until when a partner that took over unasked is left alone.
+    relieved_until: Option<Instant>,
     /// Epoch that was handed to the partner.
     handed: Epoch,
 }
@@ -213,6 +217,7 @@ impl Node {
             eligible: None,
             commands: VecDeque::new(),
             switching: false,
+            relieved_until: None,
             handed: Epoch(0),
         }
     }
@@ -263,6 +268,11 @@ impl Node {
         self.why_not_ready().is_none()
     }
 
+    /// A planned hand-over to the partner is under way.
+    pub fn handing_over(&self) -> bool {
+        self.switching
+    }
+
     /// The partner's role, while in contact.
     pub fn partner_role(&self) -> Option<Role> {
         self.partner.as_ref().map(|p| p.role)
@@ -309,6 +319,15 @@ impl Node {
     }
 
     fn update_eligible(&mut self, now: Instant) {
+        // Neither node is active, and the partner holds what this one lacks.
+        if self.state == NodeState::Standby
+            && !self.has_state
+            && self.links_up
+            && let Some(p) = self.partner.as_mut().filter(|p| p.role != Role::Active && p.has_state && !p.asked)
+        {
+            p.asked = true;
+            self.commands.push_back(Command::Send(Message::ResyncRequest { client: None, peer: None }));
+        }
         // A node that is not ready keeps listening; it proposes again as soon as it is, or when it is alone for COLD_WAIT.
         let ok = self.links_up && self.state == NodeState::Standby && (self.ready() || self.cold_allowed(now));
         if self.eligible != Some(ok) {
@@ -320,7 +339,7 @@ impl Node {
             if matches!(self.deadline, Some((_, Deadline::Cold))) {
                 self.deadline = None;
             }
-        } else if self.state == NodeState::Standby && self.partner.is_none() {
+        } else if self.state == NodeState::Standby && self.partner_role() != Some(Role::Active) {
             let since = *self.not_ready_since.get_or_insert(now);
             if self.deadline.is_none() && now < since + COLD_WAIT {
                 self.deadline = Some((since + COLD_WAIT, Deadline::Cold));
@@ -331,7 +350,7 @@ impl Node {
     }
 
     fn cold_allowed(&self, now: Instant) -> bool {
-        self.partner.is_none() && self.not_ready_since.is_some_and(|s| now >= s + COLD_WAIT)
+        self.partner_role() != Some(Role::Active) && self.not_ready_since.is_some_and(|s| now >= s + COLD_WAIT)
     }
 
     fn partner_state(&mut self) {
@@ -435,6 +454,11 @@ impl Node {
         if !self.links_up {
             return;
         }
+        // A LAN that does not carry hellos lets each node take over from the other in turn. The one that was just relieved leaves it at that
+        // while its partner says that it lives.
+        if self.relieved_until.is_some_and(|until| now < until) && self.partner_role() == Some(Role::Active) {
+            return;
+        }
         if self.ready() || self.cold_allowed(now) {
             self.take_over(cause, now);
         } else {
@@ -462,8 +486,15 @@ impl Node {
     /// Another router is active (heard by HSRP while this node is not).
     pub fn handle_other_active(&mut self, now: Instant) {
         self.heard_active = true;
+        // Somebody is there: waiting to take over without state begins anew.
+        if self.not_ready_since.is_some() {
+            self.not_ready_since = Some(now);
+            if matches!(self.deadline, Some((_, Deadline::Cold))) {
+                self.deadline = None;
+            }
+        }
         if self.state == NodeState::Adopting {
-            self.has_state = false;
+            self.has_state &= !self.config.paired;
             self.become_standby("another router is active", false, now);
         } else {
             self.update_eligible(now);
@@ -475,7 +506,7 @@ impl Node {
         // With the partner's session the epoch decides; without it HSRP's rule does.
         if self.state == NodeState::Active && self.partner.is_none() {
             self.heard_active = true;
-            self.has_state = false;
+            self.has_state &= !self.config.paired;
             self.become_standby("a winning active router was heard", false, now);
         }
     }
@@ -489,8 +520,9 @@ impl Node {
         if !all_up {
             match self.state {
                 NodeState::Active | NodeState::Adopting | NodeState::Armed | NodeState::Draining => {
-                    // What the partner does from here on is not known: our state is worth nothing until a snapshot says so.
-                    self.has_state = false;
+                    // What the partner does from here on is not known: our state is worth nothing until a snapshot says so (without
+                    // a partner nobody else can use it).
+                    self.has_state &= !self.config.paired;
                     self.become_standby("a tracked interface is down", true, now);
                 }
                 NodeState::Init | NodeState::Standby => {}
@@ -504,7 +536,8 @@ impl Node {
     pub fn handle_hello(&mut self, hello: &Hello, difference: Option<String>, now: Instant) {
         self.difference = difference;
         self.synced = false;
-        self.partner = Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false, given: false, asked: false });
+        self.partner =
+            Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false, given: false, asked: false });
         if !hello.has_state {
             self.competitor = false;
         }
@@ -541,9 +574,6 @@ impl Node {
             }
             NodeState::Standby | NodeState::Armed | NodeState::Draining => {
                 self.epoch = self.epoch.max(hello.epoch);
-                if hello.role != Role::Active && hello.has_state && !self.has_state {
-                    self.commands.push_back(Command::Send(Message::ResyncRequest { client: None, peer: None }));
-                }
             }
         }
         self.announce_state();
@@ -560,6 +590,7 @@ impl Node {
         self.partner_state();
         if matches!(self.deadline, Some((_, Deadline::Prepare))) {
             self.deadline = None;
+            self.commands.push_back(Command::Contested);
             self.finish_switchover(Err("the partner went away".into()));
         }
         self.update_eligible(now);
@@ -569,6 +600,7 @@ impl Node {
     fn snapshot(&mut self) {
         if let Some(p) = &mut self.partner {
             p.given = true;
+            p.has_state = true;
         }
         self.commands.push_back(Command::SendSnapshot);
         self.competitor = true;
@@ -579,6 +611,9 @@ impl Node {
         self.epoch = self.epoch.max(epoch);
         self.synced = true;
         self.has_state = true;
+        if let Some(p) = &mut self.partner {
+            p.asked = false;
+        }
         if matches!(self.deadline, Some((_, Deadline::State))) {
             self.deadline = None;
         }
@@ -606,6 +641,7 @@ impl Node {
                     self.epoch = epoch;
                     self.has_state = false;
                     self.synced = false;
+                    self.relieved_until = Some(now + RELIEVED);
                     self.become_standby("the partner took over under a newer epoch", false, now);
                 } else if role == Role::Standby && self.state == NodeState::Active && !given && !waits {
                     self.renew_orphans();
@@ -739,6 +775,8 @@ impl Node {
                 self.update_eligible(now);
             }
             Deadline::Prepare => {
+                // It may have armed without our hearing of it, and used numbers of its own.
+                self.commands.push_back(Command::Contested);
                 self.finish_switchover(Err("the partner did not answer in time".into()));
             }
             Deadline::Armed => {

@@ -50,10 +50,9 @@ pub struct IkeSocket {
 
 impl IkeSocket {
     /// Binds `port` (500 or 4500) on 0.0.0.0. Must be called inside a tokio runtime. Fails with `EADDRINUSE` when another IKE daemon runs
-    /// (one that did not set SO_REUSEADDR), `EACCES` without the right to low ports.
+    /// (an IKE daemon already runs), `EACCES` without the right to low ports.
     pub fn bind(port: u16) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
-        socket.set_reuse_address(true)?;
         socket.set_tos_v4(TOS_NETWORK_CONTROL)?;
         sockopt::set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, &1)?;
         // IKE messages above the path MTU must leave in fragments, not be lost (RFC 7296 2).

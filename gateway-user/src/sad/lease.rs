@@ -63,6 +63,8 @@ pub struct Lease {
     rekey_asked: bool,
     /// The partner used numbers above this one while nobody could be asked.
     contested: Option<u64>,
+    /// Contact was lost since the last grant: numbers up to `hi + W` may be used, and the partner still starts above them.
+    isolated: bool,
 }
 
 impl Lease {
@@ -81,6 +83,7 @@ impl Lease {
             rate_pps: 0.0,
             rekey_asked: false,
             contested: None,
+            isolated: false,
         }
     }
 
@@ -127,8 +130,8 @@ impl Lease {
         match (self.competitor, self.contact) {
             // Nobody else holds this SA.
             (false, _) => SEQUENCE_MAX,
-            (true, true) => self.hi,
-            (true, false) => self.standby_floor(),
+            (true, true) if !self.isolated => self.hi,
+            (true, _) => self.standby_floor(),
         }
     }
 
@@ -136,6 +139,7 @@ impl Lease {
     pub fn set_partner(&mut self, competitor: bool, contact: bool) {
         self.competitor = competitor;
         self.contact = contact;
+        self.isolated = competitor && (self.isolated || !contact);
         if !contact {
             self.asked = None;
         }
@@ -198,9 +202,24 @@ impl Lease {
         if self.asked.is_some_and(|a| a <= hi) {
             self.asked = None;
         }
-        let rose = hi > self.hi;
+        let rose = hi > self.hi || self.isolated;
         self.hi = self.hi.max(hi);
+        self.isolated = false;
         rose
+    }
+
+    /// The end of the range to put into a snapshot. A partner that may still hold an older record starts above that one's range: then the new
+    /// end counts, like every extension, only when it is acknowledged (`on_granted`).
+    pub fn offer(&mut self) -> u64 {
+        if !self.competitor {
+            self.rebase();
+        }
+        if self.contested.is_some() || !self.competitor {
+            return self.hi;
+        }
+        let hi = self.hi.max(self.used + self.size()).min(SEQUENCE_MAX);
+        self.asked = Some(hi);
+        hi
     }
 
     /// Both nodes were active apart from each other: the partner took everything above what it had to leave to this node. For the rest of its
@@ -282,6 +301,29 @@ mod tests {
         let mut own = Lease::new(LeasePolicy { fixed: Some(1000) });
         own.contest();
         assert!(!own.is_contested(), "the partner never held it");
+    }
+
+    #[test]
+    fn a_snapshot_raises_the_limit_only_when_a_stale_partner_has_it() {
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        l.set_partner(true, false);
+        l.on_used(1700, Instant::now());
+        // Contact again; the partner still holds the old record and would start at 2001.
+        l.set_partner(true, true);
+        assert_eq!(l.limit(), 2000);
+        let offered = l.offer();
+        assert_eq!((offered, l.limit()), (2700, 2000));
+        // Contact lost before the acknowledgement: nothing was gained.
+        l.set_partner(true, false);
+        assert_eq!(l.limit(), 2000);
+        l.set_partner(true, true);
+        let offered = l.offer();
+        assert!(l.on_granted(offered));
+        assert_eq!((l.limit(), l.standby_floor()), (2700, 3700));
+        let mut fresh = Lease::new(LeasePolicy { fixed: Some(1000) });
+        fresh.on_used(5000, Instant::now());
+        assert_eq!(fresh.offer(), 6000, "a partner without state competes for nothing yet");
+        assert_eq!(fresh.hi(), 6000);
     }
 
     #[test]

@@ -174,7 +174,12 @@ impl Bench {
     }
 
     /// A new phase 1 from the peer's side; the children go on.
-    pub fn check_ike_rekey(&mut self, name: &'static str, peer: &StrongSwan, start: impl FnOnce() -> Result<()>) -> Result<(&'static str, Check)> {
+    pub fn check_ike_rekey(
+        &mut self,
+        name: &'static str,
+        peer: &StrongSwan,
+        start: impl FnOnce() -> Result<()>,
+    ) -> Result<(&'static str, Check)> {
         let before = peer.sas()?;
         let mark = peer.mark();
         let begin = Instant::now();

@@ -407,7 +407,11 @@ mod tests {
     }
 
     fn checks(ike: bool) -> Checks {
-        CHECKS.iter().filter(|(n, _)| ike || ![PEER_IKE_REKEY, GATEWAY_IKE_REKEY].contains(n)).map(|(n, _)| (*n, Check { ok: true, ..Check::default() })).collect()
+        CHECKS
+            .iter()
+            .filter(|(n, _)| ike || ![PEER_IKE_REKEY, GATEWAY_IKE_REKEY].contains(n))
+            .map(|(n, _)| (*n, Check { ok: true, ..Check::default() }))
+            .collect()
     }
 
     fn event(name: &'static str, moved: bool, traffic: BothWays) -> Event {

@@ -483,6 +483,10 @@ impl Core {
     }
 
     fn renew_sequence_leases(&mut self, now: Instant) {
+        // An armed partner cannot raise what it is about to use itself.
+        if self.node.handing_over() {
+            return;
+        }
         let mut ask = Vec::new();
         let mut rekey = Vec::new();
         for (spi, p) in &mut self.pairs {

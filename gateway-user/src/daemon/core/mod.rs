@@ -432,6 +432,11 @@ impl Core {
         self.node.state() == NodeState::Active
     }
 
+    /// True when this node has handed over, or never forwarded: nothing of a hand-over is under way any more.
+    pub fn is_standby(&self) -> bool {
+        matches!(self.node.state(), NodeState::Standby | NodeState::Init)
+    }
+
     /// Packets by reason, read from the programs.
     pub fn reasons(&mut self) -> Vec<ReasonCount> {
         self.ports.path.reasons().unwrap_or_else(|e| {

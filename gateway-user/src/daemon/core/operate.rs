@@ -61,6 +61,9 @@ impl Core {
             Command::IkeActive(true) => self.timed(
                 |t| &mut t.ike_ms,
                 |core| {
+                    // The partner has nothing of this reign yet: nothing waits for its acknowledgement until a snapshot was sent.
+                    core.snapshot_sent = false;
+                    core.last_record = 0;
                     core.engine.set_active(true, now);
                     core.resume_leases(now);
                     core.promote_pending(now);
@@ -68,6 +71,7 @@ impl Core {
             ),
             Command::IkeActive(false) => {
                 self.engine.set_active(false, now);
+                self.snapshot_sent = false;
                 self.outbox.clear();
                 self.deferred.clear();
                 self.switches.clear();

@@ -231,12 +231,17 @@ impl Core {
         let active = self.is_active();
         // Also a node that is not active may have used numbers: while it was armed, or under an epoch that is over.
         let mut sent = HashMap::new();
+        let mut offered = Vec::new();
         if active {
             // From here the partner may take over: no number above what it will hold as reserved may leave.
             self.read_counters(now);
             let mut limits = Vec::new();
             for p in self.pairs.values_mut() {
-                p.lease.rebase();
+                let hi = p.lease.offer();
+                sent.insert((p.child.spi_out, p.child.peer), hi);
+                if hi > p.lease.hi() {
+                    offered.push((p.child.spi_in, hi));
+                }
                 p.lease.set_partner(true, true);
                 limits.push((p.child.spi_out, p.child.peer, p.lease.lo(), p.lease.limit(), p.out_installed));
             }
@@ -263,10 +268,13 @@ impl Core {
         let records = messages.len() as u64 - 1;
         messages.push(Message::SnapshotEnd { id, records });
         info!(id, %epoch, records, "snapshot sent");
+        let mut last = 0;
         for m in messages {
-            if self.send(m, now).is_none() {
-                return;
-            }
+            let Some(seq) = self.send(m, now) else { return };
+            last = seq;
+        }
+        if !offered.is_empty() {
+            self.grants.push_back((last, offered));
         }
         self.snapshot_sent = true;
     }
@@ -395,6 +403,13 @@ impl Core {
         let (ike_records, child_records) = (ike.len(), children.len());
         // Numbers this node used itself, or a predecessor here did: the partner may not know them.
         let sent = self.numbers_sent();
+        keep.extend(children.iter().filter_map(|(key, _)| ChildRecord::parse_key(key).ok()));
+        // First what is to go, so that nothing of it stands in the way of what comes.
+        let gone: Vec<Spi> = self.pairs.keys().filter(|spi| !adopting && !keep.contains(spi)).copied().collect();
+        for spi in gone {
+            self.remove_pair(spi);
+            self.engine.forget_child(spi);
+        }
         self.engine.clear_imported();
         self.stats.isakmp_replies += ike_records as u64;
         for (key, mut body) in ike {
@@ -402,9 +417,6 @@ impl Core {
             body.zeroize();
         }
         for (key, mut body) in children {
-            if let Ok(spi) = ChildRecord::parse_key(&key) {
-                keep.insert(spi);
-            }
             if adopting {
                 self.adopt_child(&body, now);
             } else {
@@ -413,11 +425,6 @@ impl Core {
             body.zeroize();
         }
         // An active keeps what it made since it restarted.
-        let gone: Vec<Spi> = self.pairs.keys().filter(|spi| !adopting && !keep.contains(spi)).copied().collect();
-        for spi in gone {
-            self.remove_pair(spi);
-            self.engine.forget_child(spi);
-        }
         self.remove_strangers();
         info!(epoch = %s.epoch, isakmp = ike_records, children = child_records, "snapshot applied");
         if let Some(id) = self.live {
