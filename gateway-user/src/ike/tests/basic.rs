@@ -62,7 +62,9 @@ fn wrong_key_makes_no_sa_and_says_why() {
     net.secs(300);
     net.assert_settled(0);
     assert_eq!(net.nodes[A].up(net.now) + net.nodes[B].up(net.now), 0);
-    assert!(net.nodes[B].refusals().contains(&"auth_failed"));
+    let refused = net.nodes[B].refusals().iter().filter(|r| **r == "auth_failed").count();
+    let told = net.nodes[B].notices().iter().filter(|t| t.contains("refused (auth_failed)") && t.contains("pre-shared keys")).count();
+    assert!(told >= 1 && told <= 300 / 60 + 1 && told < refused, "the responder's operator hears of it, seldom: {told} of {refused}");
     assert!(net.nodes[A].notices().iter().any(|t| t.contains("no answer (WaitAuth)")), "{:?}", net.nodes[A].notices());
 }
 
@@ -77,6 +79,7 @@ fn other_flows_and_proposals_are_refused_under_protection() {
     assert_eq!(net.nodes[A].up(net.now), 1);
     assert!(net.nodes[B].refusals().contains(&"invalid_id"));
     assert!(net.nodes[A].notices().iter().any(|t| t.contains("error 18")), "{:?}", net.nodes[A].notices());
+    assert!(net.nodes[B].notices().iter().any(|t| t.contains("refused (invalid_id)")), "{:?}", net.nodes[B].notices());
 
     let mut c = usual();
     c[B].entries[0].pfs = Some(DhGroup::Ecp256);
@@ -93,6 +96,7 @@ fn other_flows_and_proposals_are_refused_under_protection() {
     net.secs(200);
     assert_eq!(net.nodes[A].up(net.now), 0);
     assert!(net.nodes[B].refusals().contains(&"no_proposal_chosen"));
+    assert!(net.nodes[B].notices().iter().any(|t| t.contains("refused (no_proposal_chosen)")), "{:?}", net.nodes[B].notices());
 }
 
 /// Loss, repetition, reordering: every run ends with one pair at both ends, whoever starts, even when both do.

@@ -3,7 +3,7 @@
 use super::crypt;
 use super::main_mode::{Refuse, Verdict};
 use super::quick_body::{ended, unreadable};
-use super::sa::{Handle, Sa, digest};
+use super::sa::{Handle, Pair, PairKey, Sa, digest};
 use crate::ike::engine::Engine;
 use crate::ike::keymat;
 use crate::ike::message::{Chain, Delete, Exchange, Header, Notify, PayloadKind, notify_type, protocol};
@@ -14,8 +14,25 @@ use std::time::{Duration, Instant};
 
 /// INITIAL-CONTACT makes sense only right after main mode; later it is a replay or a mistake.
 const INITIAL_CONTACT_AGE_MAX: Duration = Duration::from_secs(60);
+/// Refusals of a configured peer that mean that the two ends are configured differently.
+const TOLD: [&str; 4] = ["auth_failed", "peer_id", "no_proposal_chosen", "invalid_id"];
+/// The operator hears the same of one peer again after this time at the earliest.
+const TELL_GAP: Duration = Duration::from_secs(60);
 
 impl Engine {
+    /// Counts a refusal. When a different configuration of the two ends explains it, the operator hears of it too: seldom, as the
+    /// sender's address may be forged.
+    pub(super) fn refuse_peer(&mut self, pair: PairKey, from: SocketAddr, Refuse(reason, detail): Refuse, now: Instant) {
+        if TOLD.contains(&reason) {
+            let told = &mut self.pairs.entry(pair).or_insert_with(|| Pair::new(now)).told;
+            if told.get(reason).is_none_or(|at| now.saturating_duration_since(*at) >= TELL_GAP) {
+                told.insert(reason, now);
+                self.notice(pair.1, format!("refused ({reason}): {detail}"));
+            }
+        }
+        self.refuse(from, reason, detail);
+    }
+
     /// Sends one payload under an established SA. Gives the datagram, for a repetition.
     pub(in crate::ike) fn send_informational(&mut self, handle: Handle, kind: PayloadKind, body: &[u8]) -> Option<Vec<u8>> {
         let suite = self.suite(handle)?;

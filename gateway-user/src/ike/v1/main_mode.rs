@@ -77,8 +77,8 @@ impl Engine {
         } else {
             self.main_later(from, to, header, bytes, now)
         };
-        if let Err(Refuse(reason, detail)) = verdict {
-            self.refuse(from, reason, detail);
+        if let Err(why) = verdict {
+            self.refuse_peer((to.ip(), from.ip()), from, why, now);
         }
     }
 

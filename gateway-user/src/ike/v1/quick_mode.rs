@@ -73,8 +73,11 @@ impl Engine {
     /// A quick mode datagram under an established SA.
     pub(in crate::ike) fn quick_datagram(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
         let verdict = self.quick_message(handle, header, bytes, now);
-        if let Err(Refuse(reason, detail)) = verdict {
-            self.refuse(from, reason, detail);
+        if let Err(why) = verdict {
+            match self.sas.get(&handle).map(Sa::pair) {
+                Some(pair) => self.refuse_peer(pair, from, why, now),
+                None => self.refuse(from, why.0, why.1),
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::ike::message::SaPayload;
 use crate::ike::policy::{IkeConfig, IsakmpPolicy, MapEntry};
 use crate::ike::proposal::EspChoice;
 use crate::sad::{ChildSa, Selector};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -312,6 +312,8 @@ pub(in crate::ike) struct Pair {
     pub(in crate::ike) probe: Option<Probe>,
     /// Last unprotected notification sent to it.
     pub(super) notified: Option<Instant>,
+    /// When the operator last heard of each kind of refusal.
+    pub(super) told: BTreeMap<&'static str, Instant>,
     /// We hold or held an ISAKMP SA with it: no INITIAL-CONTACT any more.
     pub(in crate::ike) met: bool,
 }
@@ -326,6 +328,7 @@ impl Pair {
             heard: now,
             probe: None,
             notified: None,
+            told: BTreeMap::new(),
             met: false,
         }
     }
