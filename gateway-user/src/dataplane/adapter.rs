@@ -75,8 +75,9 @@ impl DataplaneAdapter {
         let known = |ifindex: u32| before.iter().find(|d| d.ifindex == ifindex);
         let mut intact = same_object;
         for (name, outside) in devices {
-            let native = known(attach::ifindex(name)?).map(|d| *outside && d.flags & DEVICE_SHUNT_CLASSIFIES == 0);
-            intact &= native.is_some_and(|native| attach::intact(&dir, name, native)) && config.xdp != crate::config::XdpMode::Generic;
+            // Where tc classifies, native mode is tried again.
+            let attached = known(attach::ifindex(name)?).is_some_and(|d| !*outside || d.flags & DEVICE_SHUNT_CLASSIFIES == 0);
+            intact &= attached && attach::intact(&dir, name, *outside) && config.xdp != crate::config::XdpMode::Generic;
         }
         if same_object && !intact {
             drop(this);
@@ -105,12 +106,7 @@ impl DataplaneAdapter {
         for (name, outside) in devices {
             let ifindex = attach::ifindex(name)?;
             if intact {
-                let flags = known(ifindex).map_or(0, |d| d.flags);
-                let mode = match (*outside, flags & DEVICE_SHUNT_CLASSIFIES) {
-                    (false, _) => attach::INSIDE,
-                    (true, 0) => attach::NATIVE,
-                    (true, _) => attach::GENERIC,
-                };
+                let mode = if *outside { attach::NATIVE } else { attach::INSIDE };
                 this.devices.push(Attached { name: name.clone(), ifindex, outside: *outside, mode });
                 continue;
             }
