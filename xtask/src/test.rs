@@ -21,12 +21,22 @@ struct Tally {
     ignored: u64,
     /// Parts that did not hold, by name.
     broken: Vec<String>,
+    /// Test binaries that run inside one another: only the outermost one counts.
+    depth: u32,
 }
 
 impl Tally {
     /// Counts the result line of a test binary.
     fn line(&mut self, line: &str) {
-        let Some(rest) = line.trim_start().strip_prefix("test result: ") else { return };
+        let line = line.trim_start();
+        if line.starts_with("running ") && (line.ends_with(" test") || line.ends_with(" tests")) {
+            self.depth += 1;
+        }
+        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth > 0 {
+            return;
+        }
         let number = |word: &str| -> u64 {
             rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(word)).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
         };
@@ -118,7 +128,7 @@ fn kernel_tests(root: &Path, kernel: &Kernel, tally: &mut Tally) -> Result<()> {
         .iter()
         .map(|(name, path)| JobCommand {
             name: name.clone(),
-            argv: vec![path.to_string_lossy().into_owned(), "--test-threads=1".into()],
+            argv: vec![path.to_string_lossy().into_owned(), "--test-threads=1".into(), "--color=never".into()],
             env: vec![("GATEWAY_LAB".into(), "1".into()), ("RUST_BACKTRACE".into(), "1".into())],
             cwd: root.join("tests"),
             timeout_s: demo::limit(kernel, BINARY_LIMIT_S),
@@ -189,7 +199,9 @@ mod tests {
     fn result_lines_add_up() {
         let mut tally = Tally::default();
         tally.line("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.50s");
-        tally.line("test foo ... ok");
+        tally.line("running 5 tests");
+        tally.line("running 1 test");
+        tally.line("test result: ok. 1 passed; 0 failed; 0 ignored");
         tally.line("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
         assert_eq!((tally.passed, tally.failed, tally.ignored), (15, 2, 1));
         assert_eq!(tally.summary(), "test result: FAILED. 15 passed; 2 failed; 1 ignored");
