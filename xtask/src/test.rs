@@ -111,6 +111,12 @@ pub fn run(root: &Path, choice: GuestChoice) -> Result<bool> {
         println!("demo: {error:#}");
     }
     tally.part("demo", demo.is_ok_and(|ok| ok));
+    say("the demo's HSRP packets as tshark reads them");
+    let read = tshark(root);
+    if let Err(error) = &read {
+        println!("tshark: {error:#}");
+    }
+    tally.part("HSRP as tshark reads it", read.is_ok());
     for name in &tally.broken {
         println!("FAILED part: {name}");
     }
@@ -176,6 +182,42 @@ fn binaries_in(json_lines: &str) -> Vec<(String, PathBuf)> {
         .collect()
 }
 
+/// The newest capture of the outside LAN, read by a dissector we did not write: hellos of both states, each from the right MAC, TTL 1, none malformed.
+fn tshark(root: &Path) -> Result<()> {
+    let folders = std::fs::read_dir(crate::host::target(root).join("lab"))?;
+    let captures = folders.filter_map(|f| Some(f.ok()?.path().join("outside.pcap"))).filter(|p| p.is_file());
+    let capture = captures.max_by_key(|p| p.metadata().and_then(|m| m.modified()).ok()).context("no capture of the outside LAN")?;
+    let fields = ["hsrp.opcode", "hsrp.state", "hsrp.virt_ip", "eth.src", "ip.ttl", "_ws.malformed"];
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(&capture).args(["-Y", "hsrp", "-T", "fields"]).args(fields.iter().flat_map(|f| ["-e", f]));
+    let out = command.stdin(Stdio::null()).stderr(Stdio::null()).output().context("tshark")?;
+    anyhow::ensure!(out.status.success(), "{}: {}", capture.display(), out.status);
+    let (active, standby) = hsrp_rows(&String::from_utf8_lossy(&out.stdout))?;
+    println!("{active} hellos of an active, {standby} of a standby router");
+    anyhow::ensure!(active > 100 && standby > 100, "too few hellos in {}", capture.display());
+    Ok(())
+}
+
+/// Hellos by state (active, standby); fails at the first row that is not as RFC 2281 has it.
+fn hsrp_rows(text: &str) -> Result<(u64, u64)> {
+    let (mut active, mut standby) = (0, 0);
+    for row in text.lines() {
+        let [opcode, state, vip, mac, ttl, malformed] = row.split('\t').collect::<Vec<_>>()[..] else {
+            anyhow::bail!("not understood: {row}")
+        };
+        let virtual_mac = mac == "00:00:0c:07:ac:02";
+        anyhow::ensure!(ttl == "1" && vip == "40.0.0.1" && malformed.is_empty(), "HSRP packet is wrong: {row}");
+        match (opcode, state, virtual_mac) {
+            ("0", "16", true) => active += 1,
+            ("0", "8", false) => standby += 1,
+            // Speak, on the way to one of them; Resign and Coup.
+            ("0", "4", false) | ("1" | "2", _, _) => {}
+            _ => anyhow::bail!("HSRP packet is wrong: {row}"),
+        }
+    }
+    Ok((active, standby))
+}
+
 fn status(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).status().is_ok_and(|s| s.success())
 }
@@ -215,6 +257,20 @@ mod tests {
         assert_eq!(tally.failed, 1);
         let nothing = Tally::default();
         assert!(!nothing.ok(), "no test at all is no success");
+    }
+
+    #[test]
+    fn hsrp_rows_are_counted_and_a_wrong_one_is_found() {
+        let good =
+            "0\t16\t40.0.0.1\t00:00:0c:07:ac:02\t1\t\n0\t8\t40.0.0.1\t92:18:65:83:80:52\t1\t\n0\t4\t40.0.0.1\t92:18:65:83:80:52\t1\t\n";
+        assert_eq!(hsrp_rows(good).unwrap(), (1, 1));
+        for wrong in [
+            "0\t16\t40.0.0.1\t92:18:65:83:80:52\t1\t",
+            "0\t16\t40.0.0.1\t00:00:0c:07:ac:02\t255\t",
+            "0\t16\t40.0.0.1\t00:00:0c:07:ac:02\t1\tx",
+        ] {
+            assert!(hsrp_rows(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
