@@ -111,6 +111,12 @@ impl Secrets<'_> {
             report.error(&at, "the secret is one character repeated, or a default word", MAKE);
             return None;
         }
+        // What a session would refuse is refused here, before anything runs.
+        if let Err(weak) = crate::ssp::check_secret(&secret) {
+            let text = weak.to_string();
+            report.error(&at, text.split(';').next().unwrap_or_default().to_owned(), MAKE);
+            return None;
+        }
         Some(secret)
     }
 
