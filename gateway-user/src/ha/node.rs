@@ -30,6 +30,8 @@ const COLD_WAIT: Duration = Duration::from_secs(2);
 pub(super) const STATE_WAIT: Duration = Duration::from_secs(2);
 /// How long a node that its partner relieved unasked does not take over from it while the partner's session says that it is active.
 const RELIEVED: Duration = Duration::from_secs(30);
+/// A rival that was heard so long before the partner's session broke may have broken it: it took over, and does not know any more that it did.
+const RIVAL_MEMORY: Duration = Duration::from_secs(10);
 /// How long an armed node waits for `HandoverGo`, and a draining or preparing one for its answer.
 const HANDOVER_WAIT: Duration = Duration::from_secs(1);
 /// How long a node that handed over lets packets out that were inside already.
@@ -165,6 +167,8 @@ pub struct Node {
     not_ready_since: Option<Instant>,
     deadline: Option<(Instant, Deadline)>,
     heard_active: bool,
+    /// While active: when the partner was last heard to call itself active too, in contact that has not said anything about it.
+    rival: Option<Instant>,
     eligible: Option<bool>,
     commands: VecDeque<Command>,
     switching: bool,
@@ -214,6 +218,7 @@ impl Node {
             not_ready_since: None,
             deadline: None,
             heard_active: false,
+            rival: None,
             eligible: None,
             commands: VecDeque::new(),
             switching: false,
@@ -360,6 +365,7 @@ impl Node {
     fn become_standby(&mut self, cause: &'static str, resign: bool, now: Instant) {
         self.deadline = None;
         self.proposal = None;
+        self.rival = None;
         let was = self.state;
         self.enter(NodeState::Standby, cause);
         // Mute first, then everything else.
@@ -511,6 +517,19 @@ impl Node {
         }
     }
 
+    /// Another router is active and loses against us: it took over from what we mirrored, with numbers above those left to us. What it knows of
+    /// that may be lost before it can be asked (a loss of power).
+    pub fn handle_loser(&mut self, now: Instant) {
+        if self.state != NodeState::Active {
+            return;
+        }
+        if self.partner.is_some() {
+            self.rival = Some(now);
+        } else {
+            self.commands.push_back(Command::Contested);
+        }
+    }
+
     /// Interfaces with groups: all up, or not.
     pub fn handle_links(&mut self, all_up: bool, now: Instant) {
         if self.links_up == all_up {
@@ -587,6 +606,9 @@ impl Node {
         }
         self.synced = false;
         self.difference = None;
+        if self.rival.take().is_some_and(|at| now < at + RIVAL_MEMORY) && self.state == NodeState::Active {
+            self.commands.push_back(Command::Contested);
+        }
         self.partner_state();
         if matches!(self.deadline, Some((_, Deadline::Prepare))) {
             self.deadline = None;
@@ -635,6 +657,9 @@ impl Node {
         p.role = role;
         p.epoch = epoch;
         p.ready = ready;
+        if role == Role::Standby {
+            self.rival = None;
+        }
         match self.state {
             NodeState::Active | NodeState::Adopting => {
                 if role == Role::Active && (epoch > self.epoch || (epoch == self.epoch && !self.config.wins_ties)) {

@@ -334,3 +334,30 @@ fn a_restarted_active_takes_its_state_back_from_the_partner_or_renews_what_it_fi
     n.handle_timeout(t0 + ADOPT_WAIT + STATE_WAIT);
     assert!(drain(&mut n).contains(&Command::RenewOrphans));
 }
+
+#[test]
+fn a_rival_that_was_heard_and_forgot_is_remembered() {
+    let t0 = Instant::now();
+    let active = || {
+        let mut n = node(true);
+        n.start(None, t0);
+        n.handle_hello(&hello(Role::Standby, 0, false), None, t0);
+        n.handle_proposal("no active", t0);
+        drain(&mut n);
+        n
+    };
+    let contested = |n: &mut Node| drain(n).contains(&Command::Contested);
+    let mut n = active();
+    n.handle_loser(t0);
+    assert!(!contested(&mut n), "the session may tell what it was");
+    n.handle_down(t0 + Duration::from_secs(2));
+    assert!(contested(&mut n));
+    n.handle_loser(t0 + Duration::from_secs(3));
+    assert!(contested(&mut n));
+
+    let mut n = active();
+    n.handle_loser(t0);
+    n.handle_state(Role::Standby, Epoch(1), false, t0);
+    n.handle_down(t0 + Duration::from_secs(2));
+    assert!(!contested(&mut n), "it said itself that it yielded");
+}

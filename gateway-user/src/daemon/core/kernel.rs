@@ -403,10 +403,14 @@ impl Core {
     pub(super) fn contest(&mut self, now: Instant) {
         let mut all = Vec::new();
         for (spi, p) in &mut self.pairs {
+            let before = p.lease.is_contested();
             p.lease.contest();
-            if p.lease.is_contested() && p.stage == ChildStage::Live {
+            if !before && p.lease.is_contested() && p.stage == ChildStage::Live {
                 all.push(*spi);
             }
+        }
+        if all.is_empty() {
+            return;
         }
         warn!(pairs = all.len(), "both nodes were active: pairs of the time before are rekeyed");
         for spi in all {

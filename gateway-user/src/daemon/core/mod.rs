@@ -501,6 +501,7 @@ impl Core {
                     }
                     hsrp::Event::LoserHeard { router } => {
                         warn!(group, device = %device, %router, "another active router loses against us");
+                        self.node.handle_loser(now);
                     }
                 }
             }
