@@ -189,10 +189,24 @@ impl Checker {
             }
         };
         if !explained {
-            return Err(format!("{told}: {} sent it at {} ms, the window was moved by {rival:?}", side.name(), at / MS));
+            let history = self.history(spi, dst);
+            return Err(format!("{told}: {} sent it at {} ms, the window was moved by {rival:?}; sent were {history}", side.name(), at / MS));
         }
         self.explained += 1;
         Ok(())
+    }
+
+    /// Who sent which numbers of an SA, in order of the numbers.
+    fn history(&self, spi: u32, dst: u32) -> String {
+        let mut runs: Vec<(Side, u32, u32, Ns, Ns)> = Vec::new();
+        for (seq, (side, at)) in self.sent.get(&(spi, dst)).into_iter().flatten() {
+            match runs.last_mut() {
+                Some(run) if run.0 == *side && *at >= run.4 => (run.2, run.4) = (*seq, *at),
+                _ => runs.push((*side, *seq, *seq, *at, *at)),
+            }
+        }
+        let show = |(side, from, to, at, until): &(Side, u32, u32, Ns, Ns)| format!("{} {from}..{to} at {}..{} ms", side.name(), at / MS, until / MS);
+        runs.iter().map(show).collect::<Vec<_>>().join(", ")
     }
 
     /// After every event.
