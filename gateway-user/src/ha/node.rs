@@ -514,6 +514,8 @@ impl Node {
             self.heard_active = true;
             self.has_state &= !self.config.paired;
             self.become_standby("a winning active router was heard", false, now);
+        } else if self.state == NodeState::Active {
+            self.rival = Some(now);
         }
     }
 

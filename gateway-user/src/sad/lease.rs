@@ -218,7 +218,10 @@ impl Lease {
             return self.hi;
         }
         let hi = self.hi.max(self.used + self.size()).min(SEQUENCE_MAX);
-        self.asked = Some(hi);
+        // Without something to gain there will be no grant, and a request that waits for none would be the last.
+        if hi > self.hi {
+            self.asked = Some(hi);
+        }
         hi
     }
 
@@ -320,6 +323,10 @@ mod tests {
         let offered = l.offer();
         assert!(l.on_granted(offered));
         assert_eq!((l.limit(), l.standby_floor()), (2700, 3700));
+        l.set_partner(true, true);
+        assert_eq!((l.offer(), l.offer()), (2700, 2700));
+        l.on_used(2600, Instant::now());
+        assert_eq!(l.poll(), Some(LeaseAction::Extend(3600)), "an offer of nothing new waits for nothing");
         let mut fresh = Lease::new(LeasePolicy { fixed: Some(1000) });
         fresh.on_used(5000, Instant::now());
         assert_eq!(fresh.offer(), 6000, "a partner without state competes for nothing yet");
