@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod core;
 pub mod metrics;
+mod priority;
 pub mod render;
 mod run;
 pub mod views;

@@ -158,6 +158,7 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
     let mut next_request = 1u64;
     let mut metrics_at = tokio::time::interval(METRICS_PERIOD);
     let mut stop_at: Option<Instant> = None;
+    super::priority::raise();
     info!(ready_ms = begin.elapsed().as_millis() as u64, path_ms, sockets_ms, adopted, ?attached, "running");
     loop {
         flush(&mut core, &mut sockets, &mut waiting, &tx);
