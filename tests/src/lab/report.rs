@@ -161,6 +161,8 @@ pub struct Report {
     pub send_errors: u32,
     /// Takeovers that no event caused.
     pub unasked_takeovers: u64,
+    /// Of these, while the bare timer of the guest stood still for nearly the hold time: the whole lab did not run.
+    pub unasked_in_a_stall: u64,
     /// The promises.
     pub promises: Vec<Promise>,
     /// What ended the run early.
@@ -263,7 +265,12 @@ impl Report {
                 if failed.is_empty() { format!("{} of {wanted}", all.len()) } else { failed.join("; ") },
             );
         }
-        promise("no takeover without an event".into(), complete && self.unasked_takeovers == 0, format!("{}", self.unasked_takeovers));
+        let excused = if self.kernel.contains("guest") { self.unasked_in_a_stall } else { 0 };
+        promise(
+            "no takeover without an event (but for stalls of the whole guest)".into(),
+            complete && self.unasked_takeovers <= excused,
+            format!("{}, of these {} in a stall", self.unasked_takeovers, self.unasked_in_a_stall),
+        );
         let duplicated = self.baseline.duplicated() + self.events.iter().map(|e| e.traffic.duplicated()).sum::<u64>();
         promise("no packet is delivered twice".into(), complete && duplicated == 0, format!("{duplicated}"));
         promise(

@@ -81,7 +81,7 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
     let gateways = Gateways::prepare(&options.gateway, &options.examples, options.suite, &options.dir)?;
     let peer = StrongSwan::start(&Settings::peer(options.suite, &gateways.psk), &options.dir)?;
     let jitter = Jitter::start();
-    let mut lab = Lab { bench, peer, gateways, active: Node::A, unasked: 0 };
+    let mut lab = Lab { bench, peer, gateways, active: Node::A, looked_ns: 0, unasked: Vec::new() };
     let outcome = lab.play(options.initiator, report);
     let lateness = jitter.finish();
     for event in &mut report.events {
@@ -97,7 +97,10 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
         p999_ms: lateness.quantile_ms(999),
         max_ms: lateness.quantile_ms(1000),
     };
-    report.unasked_takeovers = lab.unasked;
+    report.unasked_takeovers = lab.unasked.len() as u64;
+    // When nobody runs for longer than the hold time less one hello, the standby has every reason.
+    let stood_still = |[from, to]: &[u64; 2]| lateness.worst_ms(*from, *to) >= (HOLD_MS - HELLO_MS) as f64;
+    report.unasked_in_a_stall = lab.unasked.iter().filter(|span| stood_still(span)).count() as u64;
     lab.bench.conclude(report);
     outcome
 }
@@ -114,7 +117,10 @@ struct Lab {
     peer: StrongSwan,
     gateways: Gateways,
     active: Node,
-    unasked: u64,
+    /// When the roles were last seen in order.
+    looked_ns: u64,
+    /// Spans in which the active node changed without an event.
+    unasked: Vec<[u64; 2]>,
 }
 
 impl Lab {
@@ -196,6 +202,7 @@ impl Lab {
         self.bench.wait_flowing(RECOVERY_LIMIT).with_context(|| format!("after {title}"))?;
         let recovered_ns = sys::now_ns();
         self.active = self.gateways.wait_settled(SETTLE_LIMIT).with_context(|| format!("after {title}"))?;
+        self.looked_ns = sys::now_ns();
         sys::sleep_ms(LEAD_MS);
         let until_ns = sys::now_ns();
         sys::sleep_ms(400);
@@ -233,9 +240,10 @@ impl Lab {
         let active = self.gateways.wait_settled(SETTLE_LIMIT)?;
         if active != self.active {
             println!("  {} took over without an event: was the lab stalled?", active.name());
-            self.unasked += 1;
+            self.unasked.push([self.looked_ns, sys::now_ns()]);
             self.active = active;
         }
+        self.looked_ns = sys::now_ns();
         Ok(())
     }
 
