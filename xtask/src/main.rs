@@ -97,7 +97,7 @@ fn run() -> Result<ExitCode> {
         Command::Tidy => verdict(tidy::run(&root)?),
         Command::LabSelftest { guest } => verdict(demo::selftest(&root, guest)?),
         Command::LabShell { guest, timeout, argv } => {
-            let kernel = guest::choose(&root, guest)?;
+            let kernel = setup::lab(&root, guest)?;
             let dir = guest::run_dir(&root, "shell")?;
             let command = guest::JobCommand { name: "shell".into(), argv, env: vec![], cwd: std::env::current_dir()?, timeout_s: timeout };
             let results = guest::run(&root, kernel, &dir, vec![command], &mut |line| println!("{line}"))?;
