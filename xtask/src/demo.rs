@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// One scenario, calibration, four events and their checks, ends within this many seconds.
 const SCENARIO_LIMIT_S: u64 = 420;
 const SELFTEST_LIMIT_S: u64 = 240;
+/// Hold time of the lab less one hello, ms: a guest that stands still for so long makes its own standby take over.
+const STALL_MS: f64 = 200.0;
 
 /// Options of the demo.
 #[derive(Args, Clone, Debug)]
@@ -75,7 +77,14 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
     let mut json = String::new();
     let mut ok = true;
     for (suite, initiator) in options.runs() {
-        let (passed, line) = scenario(root, &kernel, suite, initiator)?;
+        let (mut passed, mut line) = scenario(root, &kernel, suite, initiator)?;
+        // With a hold time of 300 ms a guest that stood still for so long took its own nodes for dead: such a run says nothing.
+        let stood_still_ms = stall_ms(&line);
+        if !passed && !matches!(kernel, Kernel::Machine) && stood_still_ms >= STALL_MS {
+            println!("{line}");
+            say(&format!("the guest stood still for {stood_still_ms:.0} ms (its bare timer says so): the run is repeated once"));
+            (passed, line) = scenario(root, &kernel, suite, initiator)?;
+        }
         ok &= passed;
         println!("{line}");
         json += &line;
@@ -85,6 +94,12 @@ pub fn run(root: &Path, options: &Options) -> Result<bool> {
         std::fs::write(file, json).with_context(|| file.display().to_string())?;
     }
     Ok(ok)
+}
+
+/// Longest lateness of the bare timer that a report tells, ms; 0 when it tells none.
+fn stall_ms(report: &str) -> f64 {
+    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_default();
+    report["jitter"]["max_ms"].as_f64().unwrap_or(0.0)
 }
 
 /// Builds what an operator would run, and the lab around it.
@@ -160,6 +175,13 @@ fn print_line(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_tells_how_long_the_guest_stood_still() {
+        let worst = stall_ms(r#"{"ok":false,"jitter":{"p50_ms":0.2,"max_ms":231.5}}"#);
+        assert!((worst - 231.5).abs() < 1e-9, "{worst}");
+        assert!(stall_ms("no report") < 1e-9);
+    }
 
     #[test]
     fn both_means_each_suite_once_and_each_initiator_once() {

@@ -190,7 +190,11 @@ impl Checker {
         };
         if !explained {
             let history = self.history(spi, dst);
-            return Err(format!("{told}: {} sent it at {} ms, the window was moved by {rival:?}; sent were {history}", side.name(), at / MS));
+            return Err(format!(
+                "{told}: {} sent it at {} ms, the window was moved by {rival:?}; sent were {history}",
+                side.name(),
+                at / MS
+            ));
         }
         self.explained += 1;
         Ok(())
@@ -205,7 +209,9 @@ impl Checker {
                 _ => runs.push((*side, *seq, *seq, *at, *at)),
             }
         }
-        let show = |(side, from, to, at, until): &(Side, u32, u32, Ns, Ns)| format!("{} {from}..{to} at {}..{} ms", side.name(), at / MS, until / MS);
+        let show = |(side, from, to, at, until): &(Side, u32, u32, Ns, Ns)| {
+            format!("{} {from}..{to} at {}..{} ms", side.name(), at / MS, until / MS)
+        };
         runs.iter().map(show).collect::<Vec<_>>().join(", ")
     }
 
