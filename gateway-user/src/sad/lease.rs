@@ -176,7 +176,10 @@ impl Lease {
             self.rekey_asked = true;
             return Some(LeaseAction::Rekey);
         }
-        if !self.competitor || self.contested.is_some() {
+        if self.contested.is_some() {
+            return (!std::mem::replace(&mut self.rekey_asked, true)).then_some(LeaseAction::Rekey);
+        }
+        if !self.competitor {
             return None;
         }
         if self.contact {
@@ -230,7 +233,7 @@ impl Lease {
     pub fn contest(&mut self) {
         if self.competitor && self.contested.is_none() {
             self.contested = Some(self.standby_floor());
-            self.rekey_asked = true;
+            self.rekey_asked = false;
         }
     }
 
@@ -300,7 +303,7 @@ mod tests {
         l.rebase();
         l.set_partner(true, true);
         assert_eq!((l.limit(), l.is_contested()), (2000, true));
-        assert_eq!(l.poll(), None, "no more numbers are asked for");
+        assert_eq!((l.poll(), l.poll()), (Some(LeaseAction::Rekey), None), "no more numbers are asked for");
         let mut own = Lease::new(LeasePolicy { fixed: Some(1000) });
         own.contest();
         assert!(!own.is_contested(), "the partner never held it");

@@ -401,22 +401,15 @@ impl Core {
 
     /// Both nodes were active apart: the pairs the partner held keep to their old range until they are replaced.
     pub(super) fn contest(&mut self, now: Instant) {
-        let mut all = Vec::new();
-        for (spi, p) in &mut self.pairs {
-            let before = p.lease.is_contested();
+        let mut pairs = 0;
+        for p in self.pairs.values_mut().filter(|p| !p.lease.is_contested()) {
             p.lease.contest();
-            if !before && p.lease.is_contested() && p.stage == ChildStage::Live {
-                all.push(*spi);
-            }
+            pairs += usize::from(p.lease.is_contested());
         }
-        if all.is_empty() {
-            return;
-        }
-        warn!(pairs = all.len(), "both nodes were active: pairs of the time before are rekeyed");
-        for spi in all {
-            if let Err(e) = self.engine.handle_request(crate::ike::IkeRequest::RekeyChild(spi), now) {
-                warn!(%spi, error = e, "rekey was not started");
-            }
+        if pairs > 0 {
+            warn!(pairs, "both nodes were active: pairs of the time before are rekeyed");
+            // Those that are only half made follow when they are whole.
+            self.renew_sequence_leases(now);
         }
     }
 
