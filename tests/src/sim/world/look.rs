@@ -3,6 +3,7 @@
 use super::{Violation, World};
 use crate::sim::check::{Checker, Moment};
 use crate::sim::clock::{MS, Ns, SEC};
+use crate::sim::kernel::Sa;
 use crate::sim::machine::lock;
 use crate::sim::path;
 use crate::sim::plan::{self, GROUPS, Side};
@@ -142,8 +143,15 @@ impl World {
                 wrong.push(format!("peer {} got {} packets in clear", slot.peer.index + 1, slot.peer.clear));
             }
         }
-        if self.flowing {
-            wrong.extend(self.traffic.report(now.saturating_sub(quiet)..now.saturating_sub(SEC / 4)));
+        if self.flowing && wrong.is_empty() {
+            let lost = self.traffic.report(now.saturating_sub(quiet)..now.saturating_sub(SEC / 4));
+            if !lost.is_empty() {
+                let m = lock(&self.node(active).machine);
+                let outbound = m.kernel.sas().filter(|(_, sa)| sa.direction == Direction::Out);
+                let state = |((spi, dst), sa): ((Spi, IpAddr), &Sa)| format!("{spi} at {}, may send {:?}", sa.oseq, m.path.range(spi, dst));
+                wrong.push(outbound.map(state).collect::<Vec<_>>().join(", "));
+            }
+            wrong.extend(lost);
         }
         if wrong.is_empty() { Ok(()) } else { Err(self.violation(wrong.join("; "))) }
     }
