@@ -1,8 +1,8 @@
 //! The core's state as the operator sees it.
 
 use super::{Core, Pair};
-use crate::config::Config;
-use crate::crypto::{CipherAlg, IntegAlg};
+use crate::config::{Config, encr_word, integ_word};
+use crate::crypto::CipherAlg;
 use crate::daemon::metrics::{Metrics, Sample};
 use crate::daemon::views::{
     DatapathView, FlowView, HaStatus, IpsecHaView, IsakmpHaView, IsakmpSaView, IsakmpSspView, Router, SaView, SspClientView, SspGroupRow,
@@ -22,27 +22,6 @@ pub struct CoreView<'a> {
     core: &'a Core,
     now: Instant,
     datapath: DatapathView,
-}
-
-fn encr_word(c: CipherAlg) -> &'static str {
-    match c {
-        CipherAlg::Des => "esp-des",
-        CipherAlg::TripleDes => "esp-3des",
-        CipherAlg::Aes128 => "esp-aes",
-        CipherAlg::Aes192 => "esp-aes-192",
-        CipherAlg::Aes256 => "esp-aes-256",
-        CipherAlg::Null => "esp-null",
-    }
-}
-
-fn integ_word(i: IntegAlg) -> &'static str {
-    match i {
-        IntegAlg::HmacMd5 => "esp-md5-hmac",
-        IntegAlg::HmacSha1 => "esp-sha-hmac",
-        IntegAlg::HmacSha256 => "esp-sha256-hmac",
-        IntegAlg::HmacSha384 => "esp-sha384-hmac",
-        IntegAlg::HmacSha512 => "esp-sha512-hmac",
-    }
 }
 
 fn transform(p: &Pair) -> String {
