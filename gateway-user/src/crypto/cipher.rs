@@ -6,7 +6,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 /// Weak and semi-weak DES keys of RFC 2409 appendix A, with the parity bits cleared: DES ignores them, and derived keys have
 /// none.
-const DES_WEAK: [[u8; 8]; 16] = {
+pub(crate) const DES_WEAK: [[u8; 8]; 16] = {
     let mut keys = [
         // weak
         [0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01],

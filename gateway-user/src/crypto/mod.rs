@@ -3,7 +3,7 @@
 //! What an algorithm *is* stands here; what it *does* stands in `hash`, `cipher` and [`dh`]. [`kat`] runs a known answer per
 //! algorithm at start-up: one that fails must not be offered to a peer.
 
-mod cipher;
+pub(crate) mod cipher;
 pub mod dh;
 mod hash;
 pub mod kat;
