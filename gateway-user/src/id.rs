@@ -38,6 +38,15 @@ impl fmt::Display for IkeSaId {
     }
 }
 
+/// Version of IKE.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum IkeVersion {
+    /// RFC 2409.
+    V1,
+    /// RFC 7296.
+    V2,
+}
+
 /// Ownership epoch of the pair: rises with every takeover; the node that holds the highest one owns the VIPs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Epoch(pub u64);

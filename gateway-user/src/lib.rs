@@ -15,6 +15,7 @@ pub mod id;
 pub mod ike;
 pub mod net;
 pub mod netlink;
+pub mod pki;
 pub mod ports;
 pub mod rng;
 pub mod sad;

@@ -1,7 +1,7 @@
 //! What the daemon asks of the outside: small traits, each with a real adapter and a fake.
 
 use crate::id::{Epoch, Spi};
-use crate::sad::{ChildSa, Counters, Lifetime, Selector};
+use crate::sad::{ChildSa, Counters, Encap, Lifetime, Mode, Selector};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -116,6 +116,8 @@ pub struct FlowPolicy {
     pub reqid: u32,
     /// Priority: lower wins; the block policy gets a higher number.
     pub priority: u32,
+    /// Encapsulation mode of the template.
+    pub mode: Mode,
 }
 
 /// What the kernel tells us unasked.
@@ -164,6 +166,12 @@ pub trait Xfrm: Send {
     fn remove(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()>;
     /// Writes replay state (and lifetimes used), pipelined; answers per SA in order.
     fn set_replay(&mut self, sets: &[ReplaySet]) -> Vec<PortResult<()>>;
+    /// Moves a pair to another address or port of the peer, numbers and keys unchanged (`child` still names the old ones). A half that is not
+    /// installed is no error.
+    fn move_peer(&mut self, child: &ChildSa, peer: IpAddr, encap: Option<Encap>) -> PortResult<()> {
+        let _ = (peer, encap);
+        Err(PortError { call: "move_peer", object: child.spi_in.to_string(), source: std::io::ErrorKind::Unsupported.into() })
+    }
     /// Everything the kernel holds (ESP).
     fn dump(&mut self) -> PortResult<Vec<SaDump>>;
     /// Makes the policies of `flows` be exactly these: adds, updates, removes what we own and do not want. Never a moment without.

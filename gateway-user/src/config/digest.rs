@@ -4,7 +4,7 @@
 use super::model::{Config, OutboundInterval};
 use crate::hsrp::GroupConfig;
 use crate::id::PolicyDigest;
-use crate::ike::{EspTransform, Flow, IsakmpPolicy, MapEntry, PreSharedKey};
+use crate::ike::{EspTransform, Flow, IsakmpPolicy, MapEntry, PeerMatch, PreSharedKey};
 use crate::sad::{Mode, Selector};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -60,13 +60,14 @@ impl Canon {
 }
 
 fn policy(p: &IsakmpPolicy) -> [u8; 32] {
-    let IsakmpPolicy { number, encryption, hash, group, lifetime_s } = p;
+    let IsakmpPolicy { number, encryption, hash, group, lifetime_s, authentication } = p;
     let mut c = Canon::new("crypto isakmp policy");
     c.num(u64::from(*number));
     c.bytes(format!("{encryption:?}").as_bytes());
     c.bytes(format!("{hash:?}").as_bytes());
     c.num(u64::from(group.number()));
     c.num(*lifetime_s);
+    c.bytes(format!("{authentication:?}").as_bytes());
     c.finish()
 }
 
@@ -83,7 +84,7 @@ fn transform(c: &mut Canon, t: &EspTransform) {
 
 /// Digest of a crypto map entry; its own `digest` field is not read.
 pub fn map_entry(e: &MapEntry) -> PolicyDigest {
-    let MapEntry { map, seq, local, peers, transforms, pfs, lifetime, replay_window, flows, digest: _ } = e;
+    let MapEntry { map, seq, local, peers, transforms, pfs, lifetime, replay_window, flows, esn, ikev1, ikev2, digest: _ } = e;
     let mut c = Canon::new("crypto map");
     c.bytes(map.as_bytes());
     c.num(u64::from(*seq));
@@ -106,6 +107,9 @@ pub fn map_entry(e: &MapEntry) -> PolicyDigest {
         c.selector(local);
         c.selector(remote);
     }
+    c.num(u64::from(*esn));
+    c.num(u64::from(*ikev1));
+    c.bytes(ikev2.as_ref().map_or("", |p| p.name.as_str()).as_bytes());
     PolicyDigest(c.finish())
 }
 
@@ -203,19 +207,30 @@ pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
     out
 }
 
+/// A peer as items of the comparison name it.
+fn peer_name(peer: &PeerMatch) -> String {
+    match peer {
+        PeerMatch::Address(a) => a.to_string(),
+        PeerMatch::Network(a, n) => format!("{a}/{n}"),
+        PeerMatch::Range(a, b) => format!("{a} to {b}"),
+        PeerMatch::Identity(id) => format!("{id:?}"),
+        PeerMatch::Any => "any".into(),
+    }
+}
+
 /// A digest for each key, or for many keys one for all that share the last octet of their address.
 fn keys(config: &Config, ssp_secret: &[u8], out: &mut Vec<(String, [u8; 32])>) {
     let mut list: Vec<&PreSharedKey> = config.ike.keys.iter().collect();
-    list.sort_by_key(|k| k.address);
+    list.sort_by_key(|k| peer_name(&k.peer));
     let many = list.len() > KEYS_SINGLE_MAX;
     let mut items: BTreeMap<String, Canon> = BTreeMap::new();
     for k in list {
-        let name = match k.address {
-            IpAddr::V4(a) if many => format!("crypto isakmp keys *.*.*.{}", a.octets()[3]),
-            a => format!("crypto isakmp key {a}"),
+        let name = match &k.peer {
+            PeerMatch::Address(IpAddr::V4(a)) if many => format!("crypto isakmp keys *.*.*.{}", a.octets()[3]),
+            other => format!("crypto isakmp key {}", peer_name(other)),
         };
         let c = items.entry(name).or_insert_with(|| Canon::new("crypto isakmp key"));
-        c.addr(k.address);
+        c.bytes(peer_name(&k.peer).as_bytes());
         // An HMAC takes a key of any length.
         if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(ssp_secret) {
             mac.update(b"gateway config secret v1");

@@ -2,7 +2,7 @@
 
 use super::decode::Word;
 use super::report::{Report, one_of};
-use crate::crypto::{CipherAlg, DhGroup, HashAlg, IntegAlg};
+use crate::crypto::{AesKey, CipherAlg, DhGroup, HashAlg, Icv, IntegAlg};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -234,6 +234,28 @@ pub const fn encr_word(alg: CipherAlg) -> &'static str {
         CipherAlg::Aes192 => "esp-aes-192",
         CipherAlg::Aes256 => "esp-aes-256",
         CipherAlg::Null => "esp-null",
+        CipherAlg::AesCtr(AesKey::Bits128) => "esp-ctr",
+        CipherAlg::AesCtr(AesKey::Bits192) => "esp-ctr-192",
+        CipherAlg::AesCtr(AesKey::Bits256) => "esp-ctr-256",
+        CipherAlg::AesGcm(AesKey::Bits128, Icv::Bytes16) => "esp-gcm",
+        CipherAlg::AesGcm(AesKey::Bits128, Icv::Bytes12) => "esp-gcm-icv12",
+        CipherAlg::AesGcm(AesKey::Bits128, Icv::Bytes8) => "esp-gcm-icv8",
+        CipherAlg::AesGcm(AesKey::Bits192, Icv::Bytes16) => "esp-gcm-192",
+        CipherAlg::AesGcm(AesKey::Bits192, Icv::Bytes12) => "esp-gcm-192-icv12",
+        CipherAlg::AesGcm(AesKey::Bits192, Icv::Bytes8) => "esp-gcm-192-icv8",
+        CipherAlg::AesGcm(AesKey::Bits256, Icv::Bytes16) => "esp-gcm-256",
+        CipherAlg::AesGcm(AesKey::Bits256, Icv::Bytes12) => "esp-gcm-256-icv12",
+        CipherAlg::AesGcm(AesKey::Bits256, Icv::Bytes8) => "esp-gcm-256-icv8",
+        CipherAlg::AesCcm(AesKey::Bits128, Icv::Bytes16) => "esp-ccm",
+        CipherAlg::AesCcm(AesKey::Bits128, Icv::Bytes12) => "esp-ccm-icv12",
+        CipherAlg::AesCcm(AesKey::Bits128, Icv::Bytes8) => "esp-ccm-icv8",
+        CipherAlg::AesCcm(AesKey::Bits192, Icv::Bytes16) => "esp-ccm-192",
+        CipherAlg::AesCcm(AesKey::Bits192, Icv::Bytes12) => "esp-ccm-192-icv12",
+        CipherAlg::AesCcm(AesKey::Bits192, Icv::Bytes8) => "esp-ccm-192-icv8",
+        CipherAlg::AesCcm(AesKey::Bits256, Icv::Bytes16) => "esp-ccm-256",
+        CipherAlg::AesCcm(AesKey::Bits256, Icv::Bytes12) => "esp-ccm-256-icv12",
+        CipherAlg::AesCcm(AesKey::Bits256, Icv::Bytes8) => "esp-ccm-256-icv8",
+        CipherAlg::ChaCha20Poly1305 => "esp-chacha20-poly1305",
     }
 }
 
@@ -245,6 +267,8 @@ pub const fn integ_word(alg: IntegAlg) -> &'static str {
         IntegAlg::HmacSha256 => "esp-sha256-hmac",
         IntegAlg::HmacSha384 => "esp-sha384-hmac",
         IntegAlg::HmacSha512 => "esp-sha512-hmac",
+        IntegAlg::AesXcbc => "esp-aes-xcbc-mac",
+        IntegAlg::AesCmac => "esp-aes-cmac",
     }
 }
 
@@ -271,7 +295,14 @@ pub(super) fn warn_cipher(word: &Word, alg: CipherAlg, stronger: &str, report: &
     let why = match alg {
         CipherAlg::Des => "DES can be broken within a day",
         CipherAlg::TripleDes => "3DES has 8-byte blocks, unsafe after some gigabytes under one key",
-        CipherAlg::Aes128 | CipherAlg::Aes192 | CipherAlg::Aes256 | CipherAlg::Null => return,
+        CipherAlg::Aes128
+        | CipherAlg::Aes192
+        | CipherAlg::Aes256
+        | CipherAlg::Null
+        | CipherAlg::AesCtr(_)
+        | CipherAlg::AesGcm(..)
+        | CipherAlg::AesCcm(..)
+        | CipherAlg::ChaCha20Poly1305 => return,
     };
     report.warn(&word.path, why, format!("use {stronger} if the peer has it"));
 }

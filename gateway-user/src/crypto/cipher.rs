@@ -53,7 +53,7 @@ impl CipherAlg {
             Self::Aes128 => encrypt::<cbc::Encryptor<aes::Aes128>>(key, iv, data),
             Self::Aes192 => encrypt::<cbc::Encryptor<aes::Aes192>>(key, iv, data),
             Self::Aes256 => encrypt::<cbc::Encryptor<aes::Aes256>>(key, iv, data),
-            Self::Null => Err(CryptoError::NullCipher),
+            Self::Null | Self::AesCtr(_) | Self::AesGcm(..) | Self::AesCcm(..) | Self::ChaCha20Poly1305 => Err(CryptoError::NotCbc),
         }
     }
 
@@ -69,7 +69,7 @@ impl CipherAlg {
             Self::Aes128 => decrypt::<cbc::Decryptor<aes::Aes128>>(key, iv, data),
             Self::Aes192 => decrypt::<cbc::Decryptor<aes::Aes192>>(key, iv, data),
             Self::Aes256 => decrypt::<cbc::Decryptor<aes::Aes256>>(key, iv, data),
-            Self::Null => Err(CryptoError::NullCipher),
+            Self::Null | Self::AesCtr(_) | Self::AesGcm(..) | Self::AesCcm(..) | Self::ChaCha20Poly1305 => Err(CryptoError::NotCbc),
         }
     }
 
@@ -90,13 +90,20 @@ impl CipherAlg {
                 }
                 _ => false,
             },
-            Self::Aes128 | Self::Aes192 | Self::Aes256 | Self::Null => false,
+            Self::Aes128
+            | Self::Aes192
+            | Self::Aes256
+            | Self::Null
+            | Self::AesCtr(_)
+            | Self::AesGcm(..)
+            | Self::AesCcm(..)
+            | Self::ChaCha20Poly1305 => false,
         }
     }
 
     fn check_lengths(self, key: &[u8], iv: &[u8], data: &[u8]) -> Result<(), CryptoError> {
-        if self == Self::Null {
-            return Err(CryptoError::NullCipher);
+        if !Self::ALL.contains(&self) {
+            return Err(CryptoError::NotCbc);
         }
         if key.len() != self.key_len() {
             return Err(CryptoError::KeyLength { got: key.len(), want: self.key_len() });
@@ -235,7 +242,7 @@ mod tests {
             assert!(data.iter().all(|&b| b == 1));
             assert_eq!(alg.cbc_encrypt(&key, &iv, &mut []), Ok(()));
         }
-        assert_eq!(CipherAlg::Null.cbc_encrypt(&[], &[0], &mut [0]), Err(CryptoError::NullCipher));
+        assert_eq!(CipherAlg::Null.cbc_encrypt(&[], &[0], &mut [0]), Err(CryptoError::NotCbc));
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn cipher_passes(alg: CipherAlg) -> bool {
         ),
         // Nothing to test: the kernel does it.
         CipherAlg::Null => return true,
+        CipherAlg::AesCtr(_) | CipherAlg::AesGcm(..) | CipherAlg::AesCcm(..) | CipherAlg::ChaCha20Poly1305 => return false,
     };
     let mut data = plain.to_vec();
     alg.cbc_encrypt(key, iv, &mut data).is_ok() && data == sealed && alg.cbc_decrypt(key, iv, &mut data).is_ok() && data == plain
@@ -120,6 +121,7 @@ fn dh_passes(group: DhGroup) -> bool {
             hex!("e50a76ffcca1c14bf46e47d2d695df203445fd7eeba2d64d3ea36a2e49702832"),
         ),
         // RFC 5903 8.1 and 8.2
+        DhGroup::Modp6144 | DhGroup::Modp8192 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => false,
         DhGroup::Ecp256 => ecp_passes(
             group,
             &hex!("c88f01f510d9ac3f70a292daa2316de544e9aab8afe84049c62a9c57862d1433"),

@@ -1,9 +1,16 @@
 //! Values that enter and leave the engine.
 
-use crate::id::{IkeSaId, Spi};
-use crate::sad::{ChildSa, Selector};
+use crate::id::{IkeSaId, IkeVersion, Spi};
+use crate::rng::Random;
+use crate::sad::{ChildSa, Encap, Selector};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
+
+/// Gives inbound SPIs that no pair of the two nodes uses.
+pub trait SpiSource: Send {
+    /// A free SPI above 255; `None` when the table is full. Given back by [`IkeCommand::ReleaseSpi`] or [`IkeCommand::RemoveChild`].
+    fn allocate(&mut self, rng: &mut dyn Random) -> Option<Spi>;
+}
 
 /// A datagram to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +34,15 @@ pub enum IkeCommand {
     RemoveChild(Spi),
     /// Stop sending on this pair but go on receiving (the old pair of a rekey).
     RetireOutbound(Spi),
+    /// The peer's address or its NAT's mapping changed, proven by an authenticated packet.
+    MoveChild {
+        /// Inbound SPI of the pair.
+        spi_in: Spi,
+        /// The peer's new address.
+        peer: IpAddr,
+        /// Encapsulation with the new port.
+        encap: Option<Encap>,
+    },
     /// An inbound SPI that was allocated and not used.
     ReleaseSpi(Spi),
 }
@@ -164,6 +180,10 @@ pub enum IsakmpState {
     MM_KEY_AUTH,
     /// Ready for quick modes.
     QM_IDLE,
+    /// IKEv2: before the peer is authenticated.
+    IN_NEG,
+    /// IKEv2: established.
+    READY,
 }
 
 /// One row of `show crypto isakmp sa`.
@@ -171,6 +191,8 @@ pub enum IsakmpState {
 pub struct IsakmpView {
     /// Cookies.
     pub id: IkeSaId,
+    /// Version of IKE.
+    pub version: IkeVersion,
     /// Our address.
     pub local: IpAddr,
     /// Peer.

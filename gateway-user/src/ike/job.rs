@@ -1,30 +1,34 @@
 //! Costly arithmetic that leaves the engine and comes back as an input.
 
 use crate::crypto::{CryptoError, DhSecret, Secret};
+use crate::id::IkeVersion;
 
 /// Diffie-Hellman work: our public value, the shared secret, or both. Run it on any thread.
 pub struct Job {
-    pub(super) token: u64,
-    pub(super) secret: DhSecret,
+    /// Whose job: set where it leaves the engine.
+    pub(in crate::ike) version: IkeVersion,
+    pub(in crate::ike) token: u64,
+    pub(in crate::ike) secret: DhSecret,
     /// Wanted: our public value.
-    pub(super) public: bool,
+    pub(in crate::ike) public: bool,
     /// Wanted: the secret shared with this public value of the peer.
-    pub(super) peer: Option<Vec<u8>>,
+    pub(in crate::ike) peer: Option<Vec<u8>>,
 }
 
 /// Result of a [`Job`].
 pub struct JobDone {
-    pub(super) token: u64,
-    pub(super) secret: DhSecret,
-    pub(super) public: Option<Vec<u8>>,
-    pub(super) shared: Option<Secret>,
-    pub(super) error: Option<CryptoError>,
+    pub(in crate::ike) version: IkeVersion,
+    pub(in crate::ike) token: u64,
+    pub(in crate::ike) secret: DhSecret,
+    pub(in crate::ike) public: Option<Vec<u8>>,
+    pub(in crate::ike) shared: Option<Secret>,
+    pub(in crate::ike) error: Option<CryptoError>,
 }
 
 impl Job {
     /// Does the work.
     pub fn run(self) -> JobDone {
-        let mut done = JobDone { token: self.token, secret: self.secret, public: None, shared: None, error: None };
+        let mut done = JobDone { version: self.version, token: self.token, secret: self.secret, public: None, shared: None, error: None };
         if self.public {
             match done.secret.public() {
                 Ok(public) => done.public = Some(public),

@@ -1,7 +1,7 @@
 //! A negotiated pair of ESP SAs and the numbers that go with it.
 
 use crate::crypto::{CipherAlg, IntegAlg, Secret};
-use crate::id::{IkeSaId, PolicyDigest, Spi};
+use crate::id::{IkeSaId, IkeVersion, PolicyDigest, Spi};
 use serde::Serialize;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,10 +53,19 @@ pub struct Lifetime {
     pub kilobytes: u64,
 }
 
+/// UDP encapsulation of ESP (RFC 3948).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Encap {
+    /// Our port: 4500.
+    pub local_port: u16,
+    /// The peer's port as its NAT shows it.
+    pub peer_port: u16,
+}
+
 /// Keys of one direction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EspKeys {
-    /// Encryption key, `encr.key_len()` bytes.
+    /// Encryption key and salt, `encr.keymat_len()` bytes.
     pub encr: Secret,
     /// Authentication key, `integ.key_len()` bytes; empty without integrity.
     pub integ: Secret,
@@ -105,8 +114,14 @@ pub struct ChildSa {
     pub soft: Lifetime,
     /// Replay window in packets (kernel bitmap; same on both directions).
     pub replay_window: u32,
-    /// True when we started the quick mode.
+    /// True when we started the exchange.
     pub initiator: bool,
+    /// The version of IKE that made it.
+    pub version: IkeVersion,
+    /// Extended sequence numbers (RFC 4303 2.2.1): 64 bits.
+    pub esn: bool,
+    /// UDP encapsulation, when there is a NAT on the way.
+    pub encap: Option<Encap>,
 }
 
 /// What one SA pair has counted. Numbers that passed the kernel's integrity check only.

@@ -1,16 +1,20 @@
 //! Encoding of a child pair for the standby (SSP client 1, IPSec HA Manager).
 
-use super::child::{ChildSa, Counters, EspKeys, Lifetime, Mode, Selector};
-use crate::crypto::{CipherAlg, DhGroup, IntegAlg, Secret};
-use crate::id::{IkeSaId, PolicyDigest, Spi};
+use super::child::{ChildSa, Counters, Encap, EspKeys, Lifetime, Mode, Selector};
+use crate::crypto::{AesKey, CipherAlg, DhGroup, Icv, IntegAlg, Secret};
+use crate::id::{IkeSaId, IkeVersion, PolicyDigest, Spi};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Version of this encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NAME_MAX: usize = 255;
 const KEY_MAX: usize = 64;
+const FLAG_INITIATOR: u8 = 1;
+const FLAG_ESN: u8 = 2;
+const FLAG_ENCAP: u8 = 4;
+const FLAG_V2: u8 = 8;
 
 /// Which halves are in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,9 +73,51 @@ fn get_selector(r: &mut Reader<'_>) -> Decode<Selector> {
     Ok(Selector { addr, prefix, proto: r.u8("protocol")?, port: r.u16("port")? })
 }
 
-const CIPHERS: [CipherAlg; 6] =
-    [CipherAlg::Des, CipherAlg::TripleDes, CipherAlg::Aes128, CipherAlg::Aes192, CipherAlg::Aes256, CipherAlg::Null];
-const INTEGS: [IntegAlg; 5] = [IntegAlg::HmacMd5, IntegAlg::HmacSha1, IntegAlg::HmacSha256, IntegAlg::HmacSha384, IntegAlg::HmacSha512];
+/// Codes are positions, from 1: new ones go to the end.
+const CIPHERS: [CipherAlg; 28] = {
+    use AesKey::*;
+    use CipherAlg::*;
+    use Icv::*;
+    [
+        Des,
+        TripleDes,
+        Aes128,
+        Aes192,
+        Aes256,
+        Null,
+        AesCtr(Bits128),
+        AesCtr(Bits192),
+        AesCtr(Bits256),
+        AesGcm(Bits128, Bytes8),
+        AesGcm(Bits192, Bytes8),
+        AesGcm(Bits256, Bytes8),
+        AesGcm(Bits128, Bytes12),
+        AesGcm(Bits192, Bytes12),
+        AesGcm(Bits256, Bytes12),
+        AesGcm(Bits128, Bytes16),
+        AesGcm(Bits192, Bytes16),
+        AesGcm(Bits256, Bytes16),
+        AesCcm(Bits128, Bytes8),
+        AesCcm(Bits192, Bytes8),
+        AesCcm(Bits256, Bytes8),
+        AesCcm(Bits128, Bytes12),
+        AesCcm(Bits192, Bytes12),
+        AesCcm(Bits256, Bytes12),
+        AesCcm(Bits128, Bytes16),
+        AesCcm(Bits192, Bytes16),
+        AesCcm(Bits256, Bytes16),
+        ChaCha20Poly1305,
+    ]
+};
+const INTEGS: [IntegAlg; 7] = [
+    IntegAlg::HmacMd5,
+    IntegAlg::HmacSha1,
+    IntegAlg::HmacSha256,
+    IntegAlg::HmacSha384,
+    IntegAlg::HmacSha512,
+    IntegAlg::AesXcbc,
+    IntegAlg::AesCmac,
+];
 
 fn code<T: PartialEq>(table: &[T], v: &T) -> u8 {
     // Codes count from 1; 0 means none.
@@ -94,7 +140,7 @@ fn get_keys(r: &mut Reader<'_>, encr: CipherAlg, integ: Option<IntegAlg>) -> Dec
         }
         Ok(Secret::new(b.to_vec()))
     };
-    Ok(EspKeys { encr: key(r, encr.key_len(), "encryption key")?, integ: key(r, integ.map_or(0, IntegAlg::key_len), "integrity key")? })
+    Ok(EspKeys { encr: key(r, encr.keymat_len(), "encryption key")?, integ: key(r, integ.map_or(0, IntegAlg::key_len), "integrity key")? })
 }
 
 impl ChildRecord {
@@ -139,7 +185,12 @@ impl ChildRecord {
         for l in [c.lifetime, c.soft] {
             w.u64(l.seconds).u64(l.kilobytes);
         }
-        w.u32(c.replay_window).u8(u8::from(c.initiator));
+        let flags =
+            [(c.initiator, FLAG_INITIATOR), (c.esn, FLAG_ESN), (c.encap.is_some(), FLAG_ENCAP), (c.version == IkeVersion::V2, FLAG_V2)];
+        w.u32(c.replay_window).u8(flags.iter().filter(|(set, _)| *set).map(|(_, f)| f).sum());
+        if let Some(e) = c.encap {
+            w.u16(e.local_port).u16(e.peer_port);
+        }
         put_keys(&mut w, &c.keys_in);
         put_keys(&mut w, &c.keys_out);
         w.into_vec()
@@ -206,7 +257,11 @@ impl ChildRecord {
         if !(32..=4096).contains(&replay_window) {
             return Err(DecodeError::Value { field: "replay window", got: replay_window.into() });
         }
-        let initiator = r.u8("initiator")? != 0;
+        let flags = r.u8("flags")?;
+        let encap = match flags & FLAG_ENCAP {
+            0 => None,
+            _ => Some(Encap { local_port: r.u16("port")?, peer_port: r.u16("port")? }),
+        };
         let keys_in = get_keys(r, encr, integ)?;
         let keys_out = get_keys(r, encr, integ)?;
         if !r.is_empty() {
@@ -233,7 +288,10 @@ impl ChildRecord {
             lifetime,
             soft,
             replay_window,
-            initiator,
+            initiator: flags & FLAG_INITIATOR != 0,
+            version: if flags & FLAG_V2 == 0 { IkeVersion::V1 } else { IkeVersion::V2 },
+            esn: flags & FLAG_ESN != 0,
+            encap,
         };
         Ok(Self { child, stage, age, counters, lease_hi })
     }
@@ -269,6 +327,9 @@ mod tests {
                 soft: Lifetime { seconds: 3000, kilobytes: 4_000_000 },
                 replay_window: 1024,
                 initiator: true,
+                version: IkeVersion::V2,
+                esn: true,
+                encap: Some(Encap { local_port: 4500, peer_port: 1024 }),
             },
             stage: ChildStage::Live,
             age: Duration::from_millis(1234),

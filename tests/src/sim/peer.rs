@@ -13,7 +13,7 @@ use gateway_user::id::Spi;
 use gateway_user::ike::{Engine, IkeCommand, IkeConfig, IkeEvent, IkeRequest, Job, JobDone, SpiSource};
 use gateway_user::ports::{Direction, FlowPolicy, SaInstall, SaUsed, Xfrm, XfrmEvent};
 use gateway_user::rng::Random;
-use gateway_user::sad::{ChildSa, SpiTable};
+use gateway_user::sad::{ChildSa, Mode, SpiTable};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,6 +81,7 @@ impl Peer {
                     tunnel_peer: IpAddr::V4(VIPS[OUTSIDE]),
                     reqid: reqid(&entry.map, entry.seq, flow.ace),
                     priority: 1000,
+                    mode: Mode::Tunnel,
                 });
             }
         }
@@ -256,6 +257,7 @@ impl Peer {
 
     fn command(&mut self, command: IkeCommand) {
         match command {
+            IkeCommand::MoveChild { .. } => {}
             IkeCommand::InstallInbound(child) => {
                 self.install(&child, Direction::In);
                 self.children.insert(child.spi_in, *child);

@@ -10,6 +10,7 @@ use super::frame::Mac;
 use super::kernel::KernelKnobs;
 use super::path::PathKnobs;
 use gateway_user::config::{self, Config, OutboundInterval};
+use gateway_user::ike::PeerMatch;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -293,9 +294,9 @@ pub fn peer(setup: &Setup, peer: usize) -> Config {
     let me = std::net::IpAddr::V4(peer_address(peer));
     let vip = std::net::IpAddr::V4(VIPS[OUTSIDE]);
     let ike = &mut config.ike;
-    ike.keys.retain(|k| k.address == me);
+    ike.keys.retain(|k| k.peer == PeerMatch::Address(me));
     for key in &mut ike.keys {
-        key.address = vip;
+        key.peer = PeerMatch::Address(vip);
     }
     ike.entries.retain(|e| e.peers.contains(&me));
     for entry in &mut ike.entries {

@@ -201,6 +201,7 @@ mod tests {
     use crate::sim::kernel::{InDrop, Outbound};
     use crate::sim::window::Replayed;
     use gateway_user::crypto::{CipherAlg, IntegAlg, Secret};
+    use gateway_user::id::IkeVersion;
     use gateway_user::ports::XfrmEvent;
     use gateway_user::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
     use std::net::Ipv4Addr;
@@ -236,6 +237,9 @@ mod tests {
             soft: Lifetime { seconds: 90, kilobytes: 0 },
             replay_window: 64,
             initiator: true,
+            version: IkeVersion::V1,
+            esn: false,
+            encap: None,
         }
     }
 
@@ -254,6 +258,7 @@ mod tests {
             tunnel_peer: c.peer,
             reqid: REQID,
             priority: 1000,
+            mode: Mode::Tunnel,
         }];
         k
     }

@@ -1,7 +1,7 @@
 //! Network namespaces, packets and a wire tap for the tests of the netlink adapters.
 
 use gateway_user::crypto::{CipherAlg, IntegAlg, Secret};
-use gateway_user::id::Spi;
+use gateway_user::id::{IkeVersion, Spi};
 use gateway_user::netlink::xfrm::XfrmEvents;
 use gateway_user::ports::{Direction, FlowPolicy, SaInstall, SaUsed, XfrmEvent};
 use gateway_user::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
@@ -121,6 +121,9 @@ pub fn child() -> ChildSa {
         soft: Lifetime { seconds: 3000, kilobytes: 0 },
         replay_window: 1024,
         initiator: true,
+        version: IkeVersion::V1,
+        esn: false,
+        encap: None,
     }
 }
 
@@ -142,7 +145,15 @@ pub fn mirror(c: &ChildSa) -> ChildSa {
 pub const REQID: u32 = 0x5bd1_e995;
 
 pub fn flow(c: &ChildSa) -> FlowPolicy {
-    FlowPolicy { local: c.ts_local, remote: c.ts_remote, tunnel_local: c.local, tunnel_peer: c.peer, reqid: REQID, priority: 100 }
+    FlowPolicy {
+        local: c.ts_local,
+        remote: c.ts_remote,
+        tunnel_local: c.local,
+        tunnel_peer: c.peer,
+        reqid: REQID,
+        priority: 100,
+        mode: c.mode,
+    }
 }
 
 pub fn half(c: &ChildSa, direction: Direction) -> SaInstall<'_> {

@@ -7,7 +7,7 @@ use super::super::secrets::Secrets;
 use super::super::values;
 use super::interfaces::required;
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
-use crate::ike::{DpdConfig, IkeLimits, IsakmpPolicy, PreSharedKey};
+use crate::ike::{AuthMethod, DpdConfig, IkeLimits, IsakmpPolicy, PeerMatch, PreSharedKey};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -100,6 +100,7 @@ fn policy(number: &Word, raw: &RawPolicy, report: &mut Report) -> Option<IsakmpP
         hash: hash?,
         group: group?,
         lifetime_s: lifetime?.as_secs(),
+        authentication: AuthMethod::PreShared,
     })
 }
 
@@ -137,7 +138,7 @@ fn keys(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report) -> Vec<Pre
             continue;
         }
         if let Some(key) = secret {
-            out.push(PreSharedKey { address, key });
+            out.push(PreSharedKey { peer: PeerMatch::Address(address), key });
         }
     }
     out

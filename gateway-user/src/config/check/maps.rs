@@ -11,7 +11,7 @@ use super::interfaces::{self, required};
 use crate::crypto::{CipherAlg, IntegAlg};
 use crate::ike::{EspTransform, Flow, MapEntry, PreSharedKey};
 use crate::sad::{Lifetime, Mode};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ struct Names<'a> {
     sets: &'a [(TransformSet, EspTransform)],
     set_names: Vec<&'a str>,
     lists: HashMap<&'a str, &'a [Word]>,
-    keys: Option<HashSet<IpAddr>>,
+    keys: Option<&'a [PreSharedKey]>,
     global: Lifetime,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn check(
         sets: &sets,
         set_names: declared,
         lists: lists.iter().map(|(n, l)| (n.text.as_str(), l.as_slice())).collect(),
-        keys: keys.map(|k| k.iter().map(|k| k.address).collect()),
+        keys,
         global,
     };
 
@@ -202,7 +202,7 @@ fn transform_set(name: &Word, raw: &RawTransformSet, report: &mut Report) -> Opt
                 let weak = match alg {
                     IntegAlg::HmacMd5 => Some("MD5"),
                     IntegAlg::HmacSha1 => Some("SHA-1"),
-                    IntegAlg::HmacSha256 | IntegAlg::HmacSha384 | IntegAlg::HmacSha512 => None,
+                    IntegAlg::HmacSha256 | IntegAlg::HmacSha384 | IntegAlg::HmacSha512 | IntegAlg::AesXcbc | IntegAlg::AesCmac => None,
                 };
                 values::warn_hash(w, weak, "esp-sha256-hmac", report);
                 integ = Some(alg);
@@ -346,6 +346,9 @@ fn one(
         lifetime,
         replay_window,
         flows,
+        esn: false,
+        ikev1: true,
+        ikev2: None,
         digest: crate::id::PolicyDigest::default(),
     };
     entry.digest = digest::map_entry(&entry);
@@ -379,7 +382,7 @@ fn peers(raw: &RawEntry, local: Option<IpAddr>, names: &Names<'_>, report: &mut 
             report.error(&w.path, format!("{addr} stands twice"), "take one out");
             return None;
         }
-        if names.keys.as_ref().is_some_and(|k| !k.contains(&addr)) {
+        if names.keys.as_ref().is_some_and(|k| !k.iter().any(|k| k.peer.specificity(addr, None).is_some())) {
             report.error(
                 &w.path,
                 format!("there is no key for peer {addr}"),

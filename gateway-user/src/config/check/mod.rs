@@ -79,6 +79,7 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
             retransmit_first: isakmp.retransmit_first,
             retransmit_tries: isakmp.retransmit_tries,
             limits: isakmp.limits,
+            ..IkeConfig::default()
         },
         replay: maps.replay,
         metrics,

@@ -25,6 +25,8 @@ impl DhGroup {
             Self::Modp768 | Self::Modp1024 | Self::Modp1536 | Self::Modp2048 | Self::Modp3072 | Self::Modp4096 => modp::exponent(self, rng),
             Self::Ecp256 => ecp::scalar256(rng),
             Self::Ecp384 => ecp::scalar384(rng),
+            // Not in `ALL` yet.
+            Self::Modp6144 | Self::Modp8192 | Self::Ecp521 | Self::X25519 | Self::MlKem768 => Secret::default(),
         };
         DhSecret { group: self, exponent }
     }
@@ -52,6 +54,7 @@ impl DhSecret {
             }
             DhGroup::Ecp256 => ecp::public256(&self.exponent),
             DhGroup::Ecp384 => ecp::public384(&self.exponent),
+            DhGroup::Modp6144 | DhGroup::Modp8192 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => Err(CryptoError::Internal),
         }
     }
 
@@ -71,7 +74,17 @@ impl DhSecret {
             }
             DhGroup::Ecp256 => ecp::shared256(&self.exponent, peer_public),
             DhGroup::Ecp384 => ecp::shared384(&self.exponent, peer_public),
+            DhGroup::Modp6144 | DhGroup::Modp8192 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => Err(CryptoError::Internal),
         }
+    }
+
+    /// The responder's half at once: our value for the wire ([`DhGroup::response_len`] bytes) and the shared secret. The only way for a
+    /// KEM, whose answer is made from the initiator's value. Costly.
+    ///
+    /// # Errors
+    /// As [`Self::public`] and [`Self::shared`].
+    pub fn respond(&self, peer_public: &[u8]) -> Result<(Vec<u8>, Secret), CryptoError> {
+        Ok((self.public()?, self.shared(peer_public)?))
     }
 }
 

@@ -15,9 +15,9 @@ const fn exponent_bits(group: DhGroup) -> usize {
         DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536 => 256,
         DhGroup::Modp2048 => 320,
         DhGroup::Modp3072 => 448,
-        DhGroup::Modp4096 => 512,
-        // The ECP groups draw a scalar instead.
-        DhGroup::Ecp256 | DhGroup::Ecp384 => 0,
+        DhGroup::Modp4096 | DhGroup::Modp6144 | DhGroup::Modp8192 => 512,
+        // The others draw a scalar instead.
+        DhGroup::Ecp256 | DhGroup::Ecp384 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => 0,
     }
 }
 
@@ -78,7 +78,13 @@ fn params(group: DhGroup) -> Result<&'static BoxedMontyParams, CryptoError> {
         DhGroup::Modp2048 => (3, primes::MODP_2048),
         DhGroup::Modp3072 => (4, primes::MODP_3072),
         DhGroup::Modp4096 => (5, primes::MODP_4096),
-        DhGroup::Ecp256 | DhGroup::Ecp384 => return Err(CryptoError::Internal),
+        DhGroup::Modp6144
+        | DhGroup::Modp8192
+        | DhGroup::Ecp256
+        | DhGroup::Ecp384
+        | DhGroup::Ecp521
+        | DhGroup::X25519
+        | DhGroup::MlKem768 => return Err(CryptoError::Internal),
     };
     let computed = TABLE[slot].get_or_init(|| {
         let bits = u32::try_from(hex.len() * 4).ok()?;

@@ -58,6 +58,11 @@ impl Core {
 
     fn ike_command(&mut self, command: IkeCommand, now: Instant) {
         match command {
+            IkeCommand::MoveChild { spi_in, peer, encap } => {
+                let Some(child) = self.pairs.get(&spi_in).map(|p| p.child.clone()) else { return };
+                let moved = self.ports.xfrm.move_peer(&child, peer, encap);
+                self.check(moved);
+            }
             IkeCommand::InstallInbound(child) => self.add_pair(*child, ChildStage::Inbound, now),
             IkeCommand::InstallChild(child) => {
                 let stage = if self.waits_for_peer(&child) { ChildStage::Pending } else { ChildStage::Live };

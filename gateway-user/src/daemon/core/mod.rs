@@ -24,7 +24,7 @@ use crate::ike::{self, Engine, Job, JobDone, Transmit};
 use crate::net::control::{ControlRequest, ControlResponse};
 use crate::ports::{Dataplane, FlowPolicy, Links, PathRole, PortError, PortResult, ReasonCount, Xfrm, XfrmEvent};
 use crate::rng::Random;
-use crate::sad::{LeasePolicy, SpiTable};
+use crate::sad::{LeasePolicy, Mode, SpiTable};
 use bytes::Bytes;
 use ring::digest;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -203,6 +203,7 @@ impl Core {
                     tunnel_peer: peer,
                     reqid,
                     priority: POLICY_PRIORITY_FIRST + order as u32,
+                    mode: entry.transforms.first().map_or(Mode::Tunnel, |t| t.mode),
                 };
                 flows.push(FlowRef { map: entry.map.clone(), seq: entry.seq, ace: flow.ace, policy });
             }

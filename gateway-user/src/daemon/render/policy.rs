@@ -73,6 +73,10 @@ const fn encryption(alg: CipherAlg) -> &'static str {
         CipherAlg::Aes192 => "AES - Advanced Encryption Standard (192 bit keys).",
         CipherAlg::Aes256 => "AES - Advanced Encryption Standard (256 bit keys).",
         CipherAlg::Null => "none",
+        CipherAlg::AesCtr(_) => "AES-CTR",
+        CipherAlg::AesGcm(..) => "AES-GCM",
+        CipherAlg::AesCcm(..) => "AES-CCM",
+        CipherAlg::ChaCha20Poly1305 => "ChaCha20-Poly1305",
     }
 }
 
@@ -94,8 +98,13 @@ const fn group_bits(group: DhGroup) -> u32 {
         DhGroup::Modp2048 => 2048,
         DhGroup::Modp3072 => 3072,
         DhGroup::Modp4096 => 4096,
+        DhGroup::Modp6144 => 6144,
+        DhGroup::Modp8192 => 8192,
         DhGroup::Ecp256 => 256,
         DhGroup::Ecp384 => 384,
+        DhGroup::Ecp521 => 521,
+        DhGroup::X25519 => 255,
+        DhGroup::MlKem768 => 768,
     }
 }
 

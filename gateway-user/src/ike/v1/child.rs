@@ -2,9 +2,9 @@
 
 use super::sa::{FlowKey, Pair, PairKey, Want};
 use crate::id::Spi;
-use crate::ike::engine::Engine;
-use crate::ike::message::{Delete, PayloadKind};
-use crate::ike::timer::Timer;
+use crate::ike::v1::engine::Engine;
+use crate::ike::v1::message::{Delete, PayloadKind};
+use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeCommand, IkeEvent};
 use crate::sad::ChildSa;
 use std::time::{Duration, Instant};

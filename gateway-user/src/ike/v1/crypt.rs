@@ -1,7 +1,7 @@
 //! Encryption of ISAKMP messages: CBC over everything behind the header (RFC 2409 appendix B).
 
 use crate::crypto::{CipherAlg, Secret};
-use crate::ike::message::{Chain, HEADER_LEN, Header, flag};
+use crate::ike::v1::message::{Chain, HEADER_LEN, Header, flag};
 use crate::wire::Writer;
 
 /// Pads with zeros to the block, encrypts, and moves `iv` to the last block sent. `None` if the cipher refuses the key.

@@ -3,9 +3,9 @@
 use super::main_mode::{Refuse, Verdict};
 use super::quick_body::ended;
 use super::sa::{Handle, PairKey, Probe, Sa};
-use crate::ike::engine::Engine;
-use crate::ike::message::{Notify, PayloadKind, notify_type};
-use crate::ike::timer::Timer;
+use crate::ike::v1::engine::Engine;
+use crate::ike::v1::message::{Notify, PayloadKind, notify_type};
+use crate::ike::v1::timer::Timer;
 use std::time::Instant;
 
 /// The peer's numbers may jump ahead by this much (lost probes, a failover at its side).

@@ -4,11 +4,11 @@ use super::crypt;
 use super::main_mode::{Refuse, Verdict};
 use super::quick_body::{ended, unreadable};
 use super::sa::{Handle, Pair, PairKey, Sa, digest};
-use crate::ike::engine::Engine;
-use crate::ike::keymat;
-use crate::ike::message::{Chain, Delete, Exchange, Header, Notify, PayloadKind, notify_type, protocol};
-use crate::ike::proposal;
-use crate::ike::timer::Timer;
+use crate::ike::v1::engine::Engine;
+use crate::ike::v1::keymat;
+use crate::ike::v1::message::{Chain, Delete, Exchange, Header, Notify, PayloadKind, notify_type, protocol};
+use crate::ike::v1::proposal;
+use crate::ike::v1::timer::Timer;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

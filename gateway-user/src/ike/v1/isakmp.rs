@@ -2,10 +2,10 @@
 
 use super::sa::{Digest, Handle, PairKey, Sa, Stage, Up};
 use crate::id::IkeSaId;
-use crate::ike::engine::{Engine, JobTarget};
-use crate::ike::message::{Delete, PayloadKind};
-use crate::ike::proposal::LIFETIME_MAX_S;
-use crate::ike::timer::Timer;
+use crate::ike::v1::engine::{Engine, JobTarget};
+use crate::ike::v1::message::{Delete, PayloadKind};
+use crate::ike::v1::proposal::LIFETIME_MAX_S;
+use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeEvent, IkeRecord};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

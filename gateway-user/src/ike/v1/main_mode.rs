@@ -15,14 +15,15 @@ use super::crypt;
 use super::main_proof::{check_id, gone};
 use super::sa::{Handle, Main, MainState, PairKey, Sa, Stage, digest};
 use crate::id::IkeSaId;
-use crate::ike::engine::{Engine, JobTarget};
+use crate::id::IkeVersion;
 use crate::ike::job::{Job, JobDone};
-use crate::ike::keymat;
-use crate::ike::message::{
+use crate::ike::v1::engine::{Engine, JobTarget};
+use crate::ike::v1::keymat;
+use crate::ike::v1::message::{
     Chain, Exchange, HEADER_LEN, Header, Id, Notify, PayloadKind, Payloads, SaPayload, VENDOR_DPD, flag, is_dpd_vendor, notify_type,
 };
-use crate::ike::proposal;
-use crate::ike::timer::Timer;
+use crate::ike::v1::proposal;
+use crate::ike::v1::timer::Timer;
 use crate::wire::DecodeError;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -265,7 +266,7 @@ impl Engine {
             self.by_id.remove(&old);
             self.by_id.insert(header.id, handle);
         }
-        self.main_compute(handle, MainState::MakeKe, Job { token: 0, secret, public: true, peer: None }, now)
+        self.main_compute(handle, MainState::MakeKe, Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: None }, now)
     }
 
     /// Hands a job out and waits for it.
@@ -313,7 +314,12 @@ impl Engine {
         main.gxi.clone_from(&ke);
         main.ni = nonce;
         let secret = group.generate(&mut *self.rng);
-        self.main_compute(handle, MainState::AnswerKeys, Job { token: 0, secret, public: true, peer: Some(ke) }, now)
+        self.main_compute(
+            handle,
+            MainState::AnswerKeys,
+            Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: Some(ke) },
+            now,
+        )
     }
 
     /// Message 4, at the initiator.
@@ -324,7 +330,12 @@ impl Engine {
         main.seen = Some(digest(bytes));
         main.gxr.clone_from(&ke);
         main.nr = nonce;
-        self.main_compute(handle, MainState::MakeKeys, Job { token: 0, secret, public: false, peer: Some(ke) }, now)
+        self.main_compute(
+            handle,
+            MainState::MakeKeys,
+            Job { version: IkeVersion::V1, token: 0, secret, public: false, peer: Some(ke) },
+            now,
+        )
     }
 
     /// A job of main mode has run.
@@ -473,7 +484,7 @@ impl Engine {
         p.notified = Some(now);
         self.rng.fill(&mut id.responder);
         let mut chain = Chain::new();
-        let n = Notify { protocol: crate::ike::message::protocol::ISAKMP, kind, spi: Vec::new(), data: Vec::new() };
+        let n = Notify { protocol: crate::ike::v1::message::protocol::ISAKMP, kind, spi: Vec::new(), data: Vec::new() };
         chain.push(PayloadKind::Notify, &n.encode());
         let message_id = self.rng.u32().max(1);
         let header = Header { id, next: 0, exchange: Exchange::Informational, flags: 0, message_id };

@@ -5,9 +5,9 @@ use super::main_mode::{Refuse, Verdict};
 use super::sa::{Main, MainState};
 use crate::crypto::{CipherAlg, HashAlg, Secret, ct_eq};
 use crate::id::IkeSaId;
-use crate::ike::keymat::{self, AuthInput};
-use crate::ike::message::{Header, Id, Notify, PayloadKind, Payloads, flag, id_type, notify_type};
-use crate::ike::proposal;
+use crate::ike::v1::keymat::{self, AuthInput};
+use crate::ike::v1::message::{Header, Id, Notify, PayloadKind, Payloads, flag, id_type, notify_type};
+use crate::ike::v1::proposal;
 use std::net::IpAddr;
 use std::time::Instant;
 

@@ -3,16 +3,25 @@
 mod child;
 mod crypt;
 mod dpd;
+mod engine;
 mod informational;
 mod isakmp;
+pub mod keymat;
 mod main_mode;
 mod main_proof;
+pub mod message;
+mod mirror;
+pub mod proposal;
 mod quick_body;
 mod quick_mode;
 mod quick_responder;
 mod sa;
 mod state;
+#[cfg(test)]
+mod tests;
+mod timer;
 
 pub(super) use child::Child;
+pub use engine::Engine;
 pub(super) use sa::{FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Up, Want};
 pub(super) use state::decode;

@@ -3,10 +3,10 @@
 use super::main_mode::{Refuse, Verdict, check_nonce};
 use super::sa::{PairKey, Quick};
 use crate::crypto::{CipherAlg, HashAlg, Secret, ct_eq};
-use crate::id::{IkeSaId, Spi};
-use crate::ike::keymat::{self, ChildInput, Skeyids};
-use crate::ike::message::{Exchange, Header, Notify, PayloadKind, Payloads, SaPayload, notify_type, protocol};
-use crate::ike::proposal;
+use crate::id::{IkeSaId, IkeVersion, Spi};
+use crate::ike::v1::keymat::{self, ChildInput, Skeyids};
+use crate::ike::v1::message::{Exchange, Header, Notify, PayloadKind, Payloads, SaPayload, notify_type, protocol};
+use crate::ike::v1::proposal;
 use crate::sad::{ChildSa, EspKeys, Lifetime};
 use std::net::SocketAddr;
 
@@ -121,7 +121,7 @@ impl Quick {
         let keys = |spi: Spi| -> Verdict<EspKeys> {
             let x = ChildInput { gxy, protocol: protocol::ESP, spi: spi.0, ni: &self.ni, nr: &self.nr };
             let all = keymat::child_keymat(suite.hash, &suite.keys.d, &x, total);
-            let (e, i) = all.expose().split_at(encr.key_len());
+            let (e, i) = all.expose().split_at(encr.keymat_len());
             if encr.is_weak_key(e) {
                 return Err(Refuse("weak_key", "the exchange made a weak key".into()));
             }
@@ -149,6 +149,9 @@ impl Quick {
             soft,
             replay_window: entry.replay_window,
             initiator: self.initiator(),
+            version: IkeVersion::V1,
+            esn: false,
+            encap: None,
         }))
     }
 }

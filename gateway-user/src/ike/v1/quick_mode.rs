@@ -14,12 +14,13 @@ use super::main_mode::{NONCE_LEN, RESEND_GAP, Refuse, Verdict, backoff};
 use super::quick_body::{QuickBody, Suite, check_ke, ended, unreadable};
 use super::sa::{FlowKey, Handle, Quick, QuickState, Sa, Want, digest};
 use crate::crypto::Secret;
-use crate::ike::engine::{Engine, JobTarget};
+use crate::id::IkeVersion;
 use crate::ike::job::{Job, JobDone};
-use crate::ike::keymat;
-use crate::ike::message::{Chain, Exchange, Header, Id, PayloadKind};
-use crate::ike::proposal::{self, EspChoice};
-use crate::ike::timer::Timer;
+use crate::ike::v1::engine::{Engine, JobTarget};
+use crate::ike::v1::keymat;
+use crate::ike::v1::message::{Chain, Exchange, Header, Id, PayloadKind};
+use crate::ike::v1::proposal::{self, EspChoice};
+use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeCommand, MapEntry};
 use crate::sad::Lifetime;
 use std::net::SocketAddr;
@@ -184,7 +185,7 @@ impl Engine {
         match e.pfs {
             Some(group) => {
                 let secret = group.generate(&mut *self.rng);
-                let job = Job { token: 0, secret, public: true, peer: None };
+                let job = Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: None };
                 self.push_job(JobTarget::Quick(handle, message_id), job);
             }
             None => self.quick_offer(handle, message_id, now),
@@ -253,7 +254,7 @@ impl Engine {
             (Some(ke), Some(secret)) => {
                 quick.state = QuickState::MakeKeys;
                 self.timers.clear(Timer::Quick(handle, message_id));
-                let job = Job { token: 0, secret, public: false, peer: Some(ke) };
+                let job = Job { version: IkeVersion::V1, token: 0, secret, public: false, peer: Some(ke) };
                 self.push_job(JobTarget::Quick(handle, message_id), job);
                 Ok(())
             }

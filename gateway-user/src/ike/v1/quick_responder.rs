@@ -5,12 +5,13 @@ use super::main_mode::{NONCE_LEN, Refuse, Verdict};
 use super::quick_body::{QuickBody, check_ke, ended, unreadable};
 use super::sa::{FlowKey, Handle, PairKey, Quick, QuickState, Sa, digest};
 use crate::crypto::Secret;
-use crate::ike::engine::{Engine, JobTarget};
+use crate::id::IkeVersion;
 use crate::ike::job::Job;
-use crate::ike::keymat;
-use crate::ike::message::{Chain, Header, Id, Notify, PayloadKind, notify_type, protocol};
-use crate::ike::proposal::{self, EspChoice};
-use crate::ike::timer::Timer;
+use crate::ike::v1::engine::{Engine, JobTarget};
+use crate::ike::v1::keymat;
+use crate::ike::v1::message::{Chain, Header, Id, Notify, PayloadKind, notify_type, protocol};
+use crate::ike::v1::proposal::{self, EspChoice};
+use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeCommand, IkeConfig};
 use crate::sad::Selector;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ impl Engine {
         match (pfs, body.ke) {
             (Some(group), Some(ke)) => {
                 let secret = group.generate(&mut *self.rng);
-                let job = Job { token: 0, secret, public: true, peer: Some(ke) };
+                let job = Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: Some(ke) };
                 self.push_job(JobTarget::Quick(handle, message_id), job);
             }
             _ => self.quick_answer(handle, message_id, None, now),

@@ -2,10 +2,10 @@
 
 use crate::crypto::{CipherAlg, DhGroup, DhSecret, HashAlg, Secret};
 use crate::id::{IkeSaId, Spi};
-use crate::ike::keymat::Skeyids;
-use crate::ike::message::SaPayload;
 use crate::ike::policy::{IkeConfig, IsakmpPolicy, MapEntry};
-use crate::ike::proposal::EspChoice;
+use crate::ike::v1::keymat::Skeyids;
+use crate::ike::v1::message::SaPayload;
+use crate::ike::v1::proposal::EspChoice;
 use crate::sad::{ChildSa, Selector};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};

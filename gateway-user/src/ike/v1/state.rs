@@ -4,10 +4,10 @@ use super::sa::{ANSWERS_MAX, FlowKey, Handle, Quick, QuickState, RECENT_MAX, Rec
 use crate::crypto::{CipherAlg, DhGroup, HashAlg, Secret};
 use crate::id::IkeSaId;
 use crate::ike::IkeRecord;
-use crate::ike::engine::Engine;
-use crate::ike::keymat::Skeyids;
 use crate::ike::policy::IkeConfig;
-use crate::ike::proposal::LIFETIME_MAX_S;
+use crate::ike::v1::engine::Engine;
+use crate::ike::v1::keymat::Skeyids;
+use crate::ike::v1::proposal::LIFETIME_MAX_S;
 use crate::sad::{ChildRecord, ChildStage, Counters};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::collections::VecDeque;
@@ -87,7 +87,8 @@ fn get_hash(r: &mut Reader<'_>) -> Decode<HashAlg> {
 
 const fn cipher_code(c: CipherAlg) -> u8 {
     match c {
-        CipherAlg::Null => 0,
+        // The others are no ciphers of ISAKMP.
+        CipherAlg::Null | CipherAlg::AesCtr(_) | CipherAlg::AesGcm(..) | CipherAlg::AesCcm(..) | CipherAlg::ChaCha20Poly1305 => 0,
         CipherAlg::Des => 1,
         CipherAlg::TripleDes => 2,
         CipherAlg::Aes128 => 3,

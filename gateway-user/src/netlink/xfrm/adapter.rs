@@ -5,7 +5,7 @@ use super::super::socket::{BATCH_MESSAGES, Family, NetlinkSocket, errno_of};
 use super::codec::{self, XFRM_MSG_NEWAE, XFRM_MSG_NEWSA, check, half};
 use super::policy;
 use crate::crypto::{CipherAlg, IntegAlg, Secret};
-use crate::id::Spi;
+use crate::id::{IkeVersion, Spi};
 use crate::ports::*;
 use crate::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
 use std::collections::{BTreeSet, HashMap};
@@ -60,7 +60,7 @@ fn unix_s() -> u64 {
 fn probe_child(encr: CipherAlg, integ: Option<IntegAlg>) -> ChildSa {
     // No two bytes alike, so that no cipher calls the key weak.
     let key = |len: usize| Secret::new((0..len as u8).map(|i| i.wrapping_mul(37).wrapping_add(11)).collect());
-    let keys = EspKeys { encr: key(encr.key_len()), integ: key(integ.map_or(0, IntegAlg::key_len)) };
+    let keys = EspKeys { encr: key(encr.keymat_len()), integ: key(integ.map_or(0, IntegAlg::key_len)) };
     ChildSa {
         spi_in: PROBE_SPI,
         spi_out: PROBE_SPI,
@@ -83,6 +83,9 @@ fn probe_child(encr: CipherAlg, integ: Option<IntegAlg>) -> ChildSa {
         soft: Lifetime::default(),
         replay_window: 32,
         initiator: false,
+        version: IkeVersion::V1,
+        esn: false,
+        encap: None,
     }
 }
 

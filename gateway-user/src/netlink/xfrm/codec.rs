@@ -107,6 +107,10 @@ const fn cipher_name(cipher: CipherAlg) -> &'static str {
         CipherAlg::TripleDes => "cbc(des3_ede)",
         CipherAlg::Aes128 | CipherAlg::Aes192 | CipherAlg::Aes256 => "cbc(aes)",
         CipherAlg::Null => "ecb(cipher_null)",
+        CipherAlg::AesCtr(_) => "rfc3686(ctr(aes))",
+        CipherAlg::AesGcm(..) => "rfc4106(gcm(aes))",
+        CipherAlg::AesCcm(..) => "rfc4309(ccm(aes))",
+        CipherAlg::ChaCha20Poly1305 => "rfc7539esp(chacha20,poly1305)",
     }
 }
 
@@ -117,6 +121,8 @@ const fn integ_name(integ: IntegAlg) -> &'static str {
         IntegAlg::HmacSha256 => "hmac(sha256)",
         IntegAlg::HmacSha384 => "hmac(sha384)",
         IntegAlg::HmacSha512 => "hmac(sha512)",
+        IntegAlg::AesXcbc => "xcbc(aes)",
+        IntegAlg::AesCmac => "cmac(aes)",
     }
 }
 
@@ -131,7 +137,14 @@ pub fn check(sa: &SaInstall<'_>) -> Result<(), Unfit> {
     let weak = match child.encr {
         CipherAlg::Des => weak::des(half.keys.encr.expose()),
         CipherAlg::TripleDes => weak::triple_des(half.keys.encr.expose()),
-        CipherAlg::Aes128 | CipherAlg::Aes192 | CipherAlg::Aes256 | CipherAlg::Null => false,
+        CipherAlg::Aes128
+        | CipherAlg::Aes192
+        | CipherAlg::Aes256
+        | CipherAlg::Null
+        | CipherAlg::AesCtr(_)
+        | CipherAlg::AesGcm(..)
+        | CipherAlg::AesCcm(..)
+        | CipherAlg::ChaCha20Poly1305 => false,
     };
     if weak {
         return Err(Unfit::WeakKey);

@@ -6,6 +6,7 @@ use super::codec::*;
 use super::events::event;
 use super::policy::{self, BLOCK_BELOW, Dir, MARK_BLOCK, MARK_PROTECT, Plan, PolicyBody, PolicyKey, Tmpl};
 use crate::crypto::{CipherAlg, IntegAlg, Secret};
+use crate::id::IkeVersion;
 use crate::id::Spi;
 use crate::ike::Acquire;
 use crate::ports::*;
@@ -50,6 +51,9 @@ fn child() -> ChildSa {
         soft: Lifetime { seconds: 3000, kilobytes: 0 },
         replay_window: 64,
         initiator: true,
+        version: IkeVersion::V1,
+        esn: false,
+        encap: None,
     }
 }
 
@@ -275,6 +279,7 @@ fn flow() -> FlowPolicy {
         tunnel_peer: v4(198, 51, 100, 9),
         reqid: 0x1234,
         priority: 100,
+        mode: Mode::Tunnel,
     }
 }
 

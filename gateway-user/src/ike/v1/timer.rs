@@ -1,6 +1,6 @@
 //! One table of deadlines, each with its reason.
 
-use super::v1::{Handle, PairKey};
+use super::{Handle, PairKey};
 use crate::id::Spi;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;

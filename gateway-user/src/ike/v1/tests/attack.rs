@@ -4,8 +4,8 @@
 use super::net::*;
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
 use crate::id::{IkeSaId, Spi};
-use crate::ike::message::*;
 use crate::ike::v1::MainState;
+use crate::ike::v1::message::*;
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ fn first_id(n: u8) -> IkeSaId {
 }
 
 fn offer() -> Vec<u8> {
-    crate::ike::proposal::isakmp_offer(&usual()[A].policies).encode()
+    crate::ike::v1::proposal::isakmp_offer(&usual()[A].policies).encode()
 }
 
 fn message_1(n: u8) -> Vec<u8> {
@@ -213,7 +213,7 @@ fn half_open_floods_are_bounded_and_leave_the_tunnel_alone() {
     let extra = c[B].keys[0].clone();
     for n in 0..10 {
         let peer = [10, 0, 0, n].into();
-        c[B].keys.push(PreSharedKey { address: peer, ..extra.clone() });
+        c[B].keys.push(PreSharedKey { peer: PeerMatch::Address(peer), ..extra.clone() });
         c[B].entries[0].peers.push(peer);
     }
     let mut net = Net::new(1, c);
@@ -261,7 +261,7 @@ fn bad_public_values_and_nonces() {
         v
     };
     let mut one_more = Chain::new();
-    one_more.push(PayloadKind::Sa, &crate::ike::proposal::isakmp_offer(&policies).encode());
+    one_more.push(PayloadKind::Sa, &crate::ike::v1::proposal::isakmp_offer(&policies).encode());
     let cases: [(&str, Vec<u8>, usize, &str); 7] = [
         ("zero (CVE-2015-3240)", ke(0), 32, "main_mode_failed"),
         ("one", ke(1), 32, "main_mode_failed"),

@@ -1,9 +1,9 @@
 //! Policies to transforms and back (RFC 2407 4.5, RFC 2409 appendix A, RFC 3602, RFC 4868).
 
 use super::message::{Attribute, Proposal, SaPayload, Transform, protocol};
-use super::policy::{EspTransform, IsakmpPolicy, MapEntry};
-use crate::crypto::{CipherAlg, DhGroup, HashAlg, IntegAlg};
+use crate::crypto::{AesKey, CipherAlg, DhGroup, HashAlg, Icv, IntegAlg};
 use crate::id::Spi;
+use crate::ike::policy::{EspTransform, IsakmpPolicy, MapEntry};
 use crate::sad::{Lifetime, Mode};
 
 /// Lifetime of an ISAKMP SA when the peer names none or zero, seconds.
@@ -48,7 +48,9 @@ fn p1_cipher(c: CipherAlg) -> Option<(u16, Option<u16>)> {
         CipherAlg::Aes128 => (7, Some(128)),
         CipherAlg::Aes192 => (7, Some(192)),
         CipherAlg::Aes256 => (7, Some(256)),
-        CipherAlg::Null => return None,
+        CipherAlg::Null | CipherAlg::AesCtr(_) | CipherAlg::AesGcm(..) | CipherAlg::AesCcm(..) | CipherAlg::ChaCha20Poly1305 => {
+            return None;
+        }
     })
 }
 
@@ -62,6 +64,10 @@ const fn p1_hash(h: HashAlg) -> u16 {
     }
 }
 
+const fn bits(key: AesKey) -> u16 {
+    key.len() as u16 * 8
+}
+
 const fn esp_cipher(c: CipherAlg) -> (u8, Option<u16>) {
     match c {
         CipherAlg::Des => (2, None),
@@ -70,6 +76,14 @@ const fn esp_cipher(c: CipherAlg) -> (u8, Option<u16>) {
         CipherAlg::Aes192 => (12, Some(192)),
         CipherAlg::Aes256 => (12, Some(256)),
         CipherAlg::Null => (11, None),
+        CipherAlg::AesCtr(k) => (13, Some(bits(k))),
+        CipherAlg::AesCcm(k, Icv::Bytes8) => (14, Some(bits(k))),
+        CipherAlg::AesCcm(k, Icv::Bytes12) => (15, Some(bits(k))),
+        CipherAlg::AesCcm(k, Icv::Bytes16) => (16, Some(bits(k))),
+        CipherAlg::AesGcm(k, Icv::Bytes8) => (18, Some(bits(k))),
+        CipherAlg::AesGcm(k, Icv::Bytes12) => (19, Some(bits(k))),
+        CipherAlg::AesGcm(k, Icv::Bytes16) => (20, Some(bits(k))),
+        CipherAlg::ChaCha20Poly1305 => (28, None),
     }
 }
 
@@ -80,6 +94,9 @@ const fn esp_integ(i: IntegAlg) -> u16 {
         IntegAlg::HmacSha256 => 5,
         IntegAlg::HmacSha384 => 6,
         IntegAlg::HmacSha512 => 7,
+        IntegAlg::AesXcbc => 9,
+        // Without a number in the registry of version 1: never offered there.
+        IntegAlg::AesCmac => 0,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::crypto::{CipherAlg, DhGroup, HashAlg, IntegAlg, Secret};
 use crate::id::{PolicyDigest, Spi};
+use crate::ike::v1::Engine;
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
 use crate::sad::{ChildSa, Lifetime, Mode, Selector};
@@ -66,6 +67,7 @@ impl Node {
     fn drain(&mut self) {
         while let Some(c) = self.engine.poll_command() {
             match c {
+                IkeCommand::MoveChild { .. } => {}
                 IkeCommand::InstallInbound(child) => {
                     let old = self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: false, retired: false });
                     assert!(old.is_none_or(|o| !o.outbound), "inbound half over a whole pair");
@@ -295,7 +297,7 @@ impl Net {
 }
 
 pub fn policy(encryption: CipherAlg, hash: HashAlg, group: DhGroup) -> IsakmpPolicy {
-    IsakmpPolicy { number: 1, encryption, hash, group, lifetime_s: 86_400 }
+    IsakmpPolicy { number: 1, encryption, hash, group, lifetime_s: 86_400, authentication: AuthMethod::PreShared }
 }
 
 /// Two gateways that agree: node A protects 172.16.31.0/24, node B 192.168.4.0/24 (and more nets with more flows).
@@ -305,7 +307,7 @@ pub fn configs(flows: u8, policies: &[IsakmpPolicy], esp: (CipherAlg, Option<Int
     let nets = |n: u8| (Selector::net4(Ipv4Addr::new(172, 16, 31 + n, 0), 24), Selector::net4(Ipv4Addr::new(192, 168, 4 + n, 0), 24));
     let make = |local: IpAddr, peer: IpAddr, mirror: bool| IkeConfig {
         policies: policies.to_vec(),
-        keys: vec![PreSharedKey { address: peer, key: Secret::new(b"a pre-shared key of some length".to_vec()) }],
+        keys: vec![PreSharedKey { peer: PeerMatch::Address(peer), key: Secret::new(b"a pre-shared key of some length".to_vec()) }],
         entries: vec![MapEntry {
             map: "CMAP_1".into(),
             seq: 1,
@@ -322,12 +324,16 @@ pub fn configs(flows: u8, policies: &[IsakmpPolicy], esp: (CipherAlg, Option<Int
                     Flow { ace: n.into(), local, remote }
                 })
                 .collect(),
+            esn: false,
+            ikev1: true,
+            ikev2: None,
             digest: PolicyDigest([7; 32]),
         }],
         dpd: None,
         retransmit_first: Duration::from_secs(2),
         retransmit_tries: 6,
         limits: IkeLimits::default(),
+        ..IkeConfig::default()
     };
     [make(a, b, false), make(b, a, true)]
 }

@@ -1,9 +1,9 @@
 //! Active and dormant, and the state that the other node mirrors.
 
-use super::api::IkeRecord;
 use super::engine::Engine;
-use super::v1::{Handle, Pair};
+use super::{Handle, Pair};
 use crate::id::Spi;
+use crate::ike::api::IkeRecord;
 use crate::sad::{ChildSa, ChildStage};
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ impl Engine {
                 Ok(())
             }
             IkeRecord::Upsert { id, body } => {
-                let decoded = super::v1::decode(body, &self.config, now).map_err(|e| format!("ISAKMP SA {id}: {e}"))?;
+                let decoded = super::decode(body, &self.config, now).map_err(|e| format!("ISAKMP SA {id}: {e}"))?;
                 if decoded.sa.id != *id {
                     return Err(format!("ISAKMP SA {id}: the body is of {}", decoded.sa.id));
                 }

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::id::PolicyDigest;
+use crate::ike::AuthMethod;
 use crate::sad::Selector;
 
 fn policy(number: u32, encryption: CipherAlg, hash: HashAlg, group: DhGroup) -> IsakmpPolicy {
-    IsakmpPolicy { number, encryption, hash, group, lifetime_s: 86_400 }
+    IsakmpPolicy { number, encryption, hash, group, lifetime_s: 86_400, authentication: AuthMethod::PreShared }
 }
 
 fn policies() -> Vec<IsakmpPolicy> {
@@ -27,6 +28,9 @@ fn entry(transforms: &[(CipherAlg, Option<IntegAlg>)], pfs: Option<DhGroup>) -> 
         lifetime: Lifetime { seconds: 3600, kilobytes: 4_608_000 },
         replay_window: 64,
         flows: vec![crate::ike::Flow { ace: 0, local: Selector::ANY4, remote: Selector::ANY4 }],
+        esn: false,
+        ikev1: true,
+        ikev2: None,
         digest: PolicyDigest::default(),
     }
 }
@@ -66,7 +70,7 @@ fn phase_1_answer_that_changes_anything_is_refused() {
     assert!(
         change(&|a| {
             let life = a.proposals[0].transforms[0].attributes.last_mut().unwrap();
-            life.value = crate::ike::message::AttributeValue::Variable(vec![0, 0, 0, 0, 0, 1, 0x51, 0x80]);
+            life.value = crate::ike::v1::message::AttributeValue::Variable(vec![0, 0, 0, 0, 0, 1, 0x51, 0x80]);
         })
         .is_ok()
     );
@@ -88,7 +92,7 @@ fn phase_1_refuses_what_it_has_no_policy_for() {
     odd.proposals[0].transforms[0].attributes.retain(|a| a.kind != 14);
     assert!(isakmp_choose(&policies(), &odd).is_err());
     let mut odd = isakmp_offer(&policies()[..1]);
-    odd.proposals[0].transforms[0].attributes[0].value = crate::ike::message::AttributeValue::Variable(vec![0, 7]);
+    odd.proposals[0].transforms[0].attributes[0].value = crate::ike::v1::message::AttributeValue::Variable(vec![0, 7]);
     assert!(isakmp_choose(&policies(), &odd).is_err());
 }
 
