@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 
 /// Security Parameters Index of an ESP or AH SA (RFC 4303 2.1). 0 to 255 are reserved and never allocated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,6 +46,21 @@ pub enum IkeVersion {
     V1,
     /// RFC 7296.
     V2,
+}
+
+/// Identity of an IKE end (RFC 2407 4.6.2, RFC 7296 3.5).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Identity {
+    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    Address(IpAddr),
+    /// ID_FQDN.
+    Fqdn(String),
+    /// ID_USER_FQDN, ID_RFC822_ADDR.
+    UserFqdn(String),
+    /// ID_DER_ASN1_DN: the DER encoding of a Name.
+    DerAsn1Dn(Vec<u8>),
+    /// ID_KEY_ID.
+    KeyId(Vec<u8>),
 }
 
 /// Ownership epoch of the pair: rises with every takeover; the node that holds the highest one owns the VIPs.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["id", "rng", "wire"],
     &["crypto"],
-    &["sad"],
+    &["pki", "sad"],
     &["ike", "ssp", "hsrp"],
     &["ports"],
     &["ha"],

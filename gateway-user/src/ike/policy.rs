@@ -1,27 +1,13 @@
 //! What the configuration tells the engine.
 
 use crate::crypto::{CipherAlg, DhGroup, HashAlg, IntegAlg, PrfAlg, Secret};
+pub use crate::id::Identity;
 use crate::id::PolicyDigest;
 use crate::pki::{Credential, Trust};
 use crate::sad::{Lifetime, Mode, Selector};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Identity of an IKE end (RFC 2407 4.6.2, RFC 7296 3.5).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Identity {
-    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
-    Address(IpAddr),
-    /// ID_FQDN.
-    Fqdn(String),
-    /// ID_USER_FQDN, ID_RFC822_ADDR.
-    UserFqdn(String),
-    /// ID_DER_ASN1_DN: the DER encoding of a Name.
-    DerAsn1Dn(Vec<u8>),
-    /// ID_KEY_ID.
-    KeyId(Vec<u8>),
-}
 
 /// Which peers something is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
