@@ -2,7 +2,7 @@
 
 use super::{Core, Deferred, Pair, Switch};
 use crate::ha::NodeState;
-use crate::id::Spi;
+use crate::id::{IkeVersion, Spi};
 use crate::ike::{IkeCommand, IkeEvent, IkeRecord};
 use crate::ports::{Direction, ReplaySet, SaInstall, SaUsed, XfrmEvent};
 use crate::sad::{ChildRecord, ChildSa, ChildStage, Counters, Lease, LeaseAction, Selector};
@@ -100,9 +100,10 @@ impl Core {
         }
     }
 
-    /// We started the rekey of a flow that is sending: see [`Switch`].
+    /// We started the rekey of a flow that is sending: see [`Switch`]. In IKEv2 the peer's answer shows that it has the pair.
     fn waits_for_peer(&self, child: &ChildSa) -> bool {
-        child.initiator
+        child.version == IkeVersion::V1
+            && child.initiator
             && self.pairs.values().any(|p| p.out_installed && p.child.spi_in != child.spi_in && flow_of(&p.child) == flow_of(child))
     }
 

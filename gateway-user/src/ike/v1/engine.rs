@@ -6,7 +6,7 @@ use super::{Child, FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, 
 use crate::crypto::Secret;
 use crate::id::{IkeSaId, IkeVersion, Spi};
 use crate::ike::api::{Acquire, IkeCommand, IkeEvent, IkeRequest, IsakmpState, IsakmpView, SpiSource, Transmit};
-use crate::ike::job::{Job, JobDone};
+use crate::ike::job::{Job, JobDone, Outcome};
 use crate::ike::policy::{IkeConfig, MapEntry};
 use crate::rng::Random;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -162,10 +162,11 @@ impl Engine {
 
     /// A job has run.
     pub fn handle_job(&mut self, done: JobDone, now: Instant) {
-        match self.job_targets.remove(&done.token) {
-            None => {}
-            Some(JobTarget::Main(handle)) => self.main_job(handle, done, now),
-            Some(JobTarget::Quick(handle, message_id)) => self.quick_job(handle, message_id, done, now),
+        match (self.job_targets.remove(&done.token), done.outcome) {
+            // Version 1 gives no other work.
+            (None, _) | (_, Outcome::Responded(_)) => {}
+            (Some(JobTarget::Main(handle)), Outcome::Dh(dh)) => self.main_job(handle, dh, now),
+            (Some(JobTarget::Quick(handle, message_id)), Outcome::Dh(dh)) => self.quick_job(handle, message_id, dh, now),
         }
         self.flush(now);
     }

@@ -15,8 +15,7 @@ use super::crypt;
 use super::main_proof::{check_id, gone};
 use super::sa::{Handle, Main, MainState, PairKey, Sa, Stage, digest};
 use crate::id::IkeSaId;
-use crate::id::IkeVersion;
-use crate::ike::job::{Job, JobDone};
+use crate::ike::job::{DhDone, Job};
 use crate::ike::v1::engine::{Engine, JobTarget};
 use crate::ike::v1::keymat;
 use crate::ike::v1::message::{
@@ -266,7 +265,7 @@ impl Engine {
             self.by_id.remove(&old);
             self.by_id.insert(header.id, handle);
         }
-        self.main_compute(handle, MainState::MakeKe, Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: None }, now)
+        self.main_compute(handle, MainState::MakeKe, Job::dh(secret, true, None), now)
     }
 
     /// Hands a job out and waits for it.
@@ -314,12 +313,7 @@ impl Engine {
         main.gxi.clone_from(&ke);
         main.ni = nonce;
         let secret = group.generate(&mut *self.rng);
-        self.main_compute(
-            handle,
-            MainState::AnswerKeys,
-            Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: Some(ke) },
-            now,
-        )
+        self.main_compute(handle, MainState::AnswerKeys, Job::dh(secret, true, Some(ke)), now)
     }
 
     /// Message 4, at the initiator.
@@ -330,16 +324,11 @@ impl Engine {
         main.seen = Some(digest(bytes));
         main.gxr.clone_from(&ke);
         main.nr = nonce;
-        self.main_compute(
-            handle,
-            MainState::MakeKeys,
-            Job { version: IkeVersion::V1, token: 0, secret, public: false, peer: Some(ke) },
-            now,
-        )
+        self.main_compute(handle, MainState::MakeKeys, Job::dh(secret, false, Some(ke)), now)
     }
 
     /// A job of main mode has run.
-    pub(in crate::ike) fn main_job(&mut self, handle: Handle, done: JobDone, now: Instant) {
+    pub(in crate::ike) fn main_job(&mut self, handle: Handle, done: DhDone, now: Instant) {
         if let Some(error) = &done.error {
             return self.main_failed(handle, &format!("Diffie-Hellman: {error}"), now);
         }
@@ -348,7 +337,7 @@ impl Engine {
         }
     }
 
-    fn main_continue(&mut self, handle: Handle, done: JobDone, now: Instant) -> Verdict {
+    fn main_continue(&mut self, handle: Handle, done: DhDone, now: Instant) -> Verdict {
         let nonce = self.random_bytes(NONCE_LEN);
         let (id, psk) = {
             let sa = self.sas.get(&handle).ok_or_else(gone)?;

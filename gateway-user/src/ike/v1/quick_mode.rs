@@ -14,8 +14,7 @@ use super::main_mode::{NONCE_LEN, RESEND_GAP, Refuse, Verdict, backoff};
 use super::quick_body::{QuickBody, Suite, check_ke, ended, unreadable};
 use super::sa::{FlowKey, Handle, Quick, QuickState, Sa, Want, digest};
 use crate::crypto::Secret;
-use crate::id::IkeVersion;
-use crate::ike::job::{Job, JobDone};
+use crate::ike::job::{DhDone, Job};
 use crate::ike::v1::engine::{Engine, JobTarget};
 use crate::ike::v1::keymat;
 use crate::ike::v1::message::{Chain, Exchange, Header, Id, PayloadKind};
@@ -185,7 +184,7 @@ impl Engine {
         match e.pfs {
             Some(group) => {
                 let secret = group.generate(&mut *self.rng);
-                let job = Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: None };
+                let job = Job::dh(secret, true, None);
                 self.push_job(JobTarget::Quick(handle, message_id), job);
             }
             None => self.quick_offer(handle, message_id, now),
@@ -254,7 +253,7 @@ impl Engine {
             (Some(ke), Some(secret)) => {
                 quick.state = QuickState::MakeKeys;
                 self.timers.clear(Timer::Quick(handle, message_id));
-                let job = Job { version: IkeVersion::V1, token: 0, secret, public: false, peer: Some(ke) };
+                let job = Job::dh(secret, false, Some(ke));
                 self.push_job(JobTarget::Quick(handle, message_id), job);
                 Ok(())
             }
@@ -295,7 +294,7 @@ impl Engine {
     }
 
     /// A job of quick mode has run.
-    pub(in crate::ike) fn quick_job(&mut self, handle: Handle, message_id: u32, done: JobDone, now: Instant) {
+    pub(in crate::ike) fn quick_job(&mut self, handle: Handle, message_id: u32, done: DhDone, now: Instant) {
         if let Some(error) = &done.error {
             return self.quick_failed(handle, message_id, &format!("Diffie-Hellman: {error}"), now);
         }

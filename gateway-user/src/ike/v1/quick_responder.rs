@@ -5,7 +5,6 @@ use super::main_mode::{NONCE_LEN, Refuse, Verdict};
 use super::quick_body::{QuickBody, check_ke, ended, unreadable};
 use super::sa::{FlowKey, Handle, PairKey, Quick, QuickState, Sa, digest};
 use crate::crypto::Secret;
-use crate::id::IkeVersion;
 use crate::ike::job::Job;
 use crate::ike::v1::engine::{Engine, JobTarget};
 use crate::ike::v1::keymat;
@@ -80,7 +79,7 @@ impl Engine {
         match (pfs, body.ke) {
             (Some(group), Some(ke)) => {
                 let secret = group.generate(&mut *self.rng);
-                let job = Job { version: IkeVersion::V1, token: 0, secret, public: true, peer: Some(ke) };
+                let job = Job::dh(secret, true, Some(ke));
                 self.push_job(JobTarget::Quick(handle, message_id), job);
             }
             _ => self.quick_answer(handle, message_id, None, now),
