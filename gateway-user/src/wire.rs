@@ -176,6 +176,11 @@ impl Writer {
         self.u16(v.len() as u16).bytes(v)
     }
 
+    /// Writes `v` over the byte at `at`.
+    pub fn patch_u8(&mut self, at: usize, v: u8) {
+        self.buf[at] = v;
+    }
+
     /// Writes `v` over the two bytes at `at` (a length known only afterwards).
     pub fn patch_u16(&mut self, at: usize, v: u16) {
         self.buf[at..at + 2].copy_from_slice(&v.to_be_bytes());

@@ -1,6 +1,12 @@
 //! IKEv2 (RFC 7296). Each file adds its part to the engine.
 
 mod engine;
+pub mod fragment;
+pub mod keymat;
+pub mod message;
+pub mod proposal;
+pub mod selectors;
+mod shim;
 
 pub use engine::{Engine, Fallback};
 
