@@ -4,7 +4,6 @@ use crate::crypto::{CipherAlg, HashAlg, IntegAlg, PrfAlg, Secret};
 use crate::id::IkeSaId;
 use crate::ike::v2::message::{Header, PayloadKind, SealKeys};
 use crate::ike::v2::proposal::IkeSuite;
-use crate::ike::v2::shim::*;
 use crate::sad::EspKeys;
 use crate::wire::Writer;
 use std::net::{IpAddr, SocketAddr};

@@ -6,7 +6,6 @@ pub mod keymat;
 pub mod message;
 pub mod proposal;
 pub mod selectors;
-mod shim;
 
 pub use engine::{Engine, Fallback};
 

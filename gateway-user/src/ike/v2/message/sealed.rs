@@ -7,8 +7,7 @@
 //! encrypted fragment has two more numbers behind the generic header and is the same in all else.
 
 use super::{Fault, HEADER_LEN, Header, PayloadKind};
-use crate::crypto::{CipherAlg, CryptoError, IntegAlg, Secret, ct_eq};
-use crate::ike::v2::shim::*;
+use crate::crypto::{CipherAlg, CryptoError, IntegAlg, Secret};
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// Length of the generic payload header.
@@ -34,7 +33,7 @@ impl SealKeys {
     }
 
     fn icv_len(&self) -> usize {
-        self.integ.map_or(self.encr.icv_len(), |i| i.trunc_bits() as usize / 8)
+        self.integ.map_or(self.encr.icv_len(), IntegAlg::wire_len)
     }
 
     /// Length in bytes of IV, cipher text and check value for `plain` bytes of payloads.
@@ -139,8 +138,7 @@ pub(in crate::ike::v2) fn open_body(datagram: &[u8], at: usize, keys: &SealKeys)
         Some(integ) => {
             let (text, icv) = rest.split_at(text_len);
             let (covered, _) = datagram.split_at(datagram.len() - icv.len());
-            let mac = integ.mac(keys.integ_key.expose(), &[covered]);
-            if !ct_eq(&mac, icv) {
+            if !integ.verify(keys.integ_key.expose(), &[covered], icv) {
                 return Err(Fault::Integrity);
             }
             let mut text = text.to_vec();
