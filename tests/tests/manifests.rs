@@ -107,7 +107,7 @@ fn probe(at: &serde_yaml::Value, path: &mut Vec<serde_yaml::Value>, text: &str, 
             for e in errors.iter().filter(|e| e.cause == "unknown key `zzzzzz`") {
                 let Some(list) = e.cure.strip_prefix("valid: ") else { continue };
                 *checked += 1;
-                for key in list.split(", ").filter(|k| !matches!(*k, "keepalive" | "dynamic" | "ipsec-manual" | "secret")) {
+                for key in list.split(", ").filter(|k| !matches!(*k, "keepalive" | "keyring" | "dynamic" | "ipsec-manual" | "secret")) {
                     let found = map.contains_key(key) || text.contains(&format!("{key}:"));
                     assert!(found, "{}: `{key}` is not in the reference", e.path);
                 }

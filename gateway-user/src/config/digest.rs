@@ -1,10 +1,11 @@
 //! Digests of what both nodes must have alike. Own addresses, devices and host names are left out; so are secrets themselves:
 //! a pre-shared key goes in through an HMAC keyed by the pair's SSP secret, so a digest that is shown or logged helps nobody guess it.
 
-use super::model::{Config, OutboundInterval};
+use super::model::{Config, OutboundInterval, Profile};
+use crate::crypto::Secret;
 use crate::hsrp::GroupConfig;
 use crate::id::PolicyDigest;
-use crate::ike::{EspTransform, Flow, IsakmpPolicy, MapEntry, PeerMatch, PreSharedKey};
+use crate::ike::{EspTransform, Flow, Ikev2Profile, Ikev2Proposal, IsakmpPolicy, MapEntry, PeerMatch, Ppk, PreSharedKey};
 use crate::sad::{Mode, Selector};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -113,6 +114,55 @@ pub fn map_entry(e: &MapEntry) -> PolicyDigest {
     PolicyDigest(c.finish())
 }
 
+/// What a digest says of a secret: nothing without the pair's own.
+fn secret(c: &mut Canon, ssp_secret: &[u8], secret: &Secret) {
+    // An HMAC takes a key of any length.
+    if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(ssp_secret) {
+        mac.update(b"gateway config secret v1");
+        mac.update(secret.expose());
+        c.bytes(&mac.finalize().into_bytes());
+    }
+}
+
+fn proposal(c: &mut Canon, p: &Ikev2Proposal) {
+    let Ikev2Proposal { name, encryption, integrity, prf, groups, additional } = p;
+    c.bytes(name.as_bytes());
+    c.bytes(format!("{encryption:?} {integrity:?} {prf:?} {groups:?} {additional:?}").as_bytes());
+}
+
+fn profile(p: &Profile, ssp_secret: &[u8]) -> [u8; 32] {
+    let Ikev2Profile {
+        name,
+        proposals,
+        local_id,
+        remote_id,
+        local_auth,
+        remote_auth,
+        credential: _,
+        trust: _,
+        ppk,
+        lifetime_s,
+        fragment_bytes,
+        childless,
+    } = p.profile.as_ref();
+    let mut c = Canon::new("crypto ikev2 profile");
+    c.bytes(name.as_bytes());
+    c.num(proposals.len() as u64);
+    for p in proposals {
+        proposal(&mut c, p);
+    }
+    c.bytes(format!("{local_id:?} {remote_id:?} {local_auth:?} {remote_auth:?}").as_bytes());
+    if let Some(Ppk { id, key, required }) = ppk {
+        c.bytes(id);
+        c.num(u64::from(*required));
+        secret(&mut c, ssp_secret, key);
+    }
+    c.num(*lifetime_s);
+    c.num(u64::from(*fragment_bytes));
+    c.num(u64::from(*childless));
+    c.finish()
+}
+
 fn group(g: &GroupConfig, interface: &str) -> [u8; 32] {
     let GroupConfig { group, name, vip, address: _, priority, hello, hold, preempt, authentication, delay_minimum: _, delay_reload: _ } = g;
     let mut c = Canon::new("standby");
@@ -136,6 +186,9 @@ pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
     }
     if let Some(ssp) = &config.ssp {
         keys(config, ssp.secret.expose(), &mut out);
+        for p in &config.ikev2_profiles {
+            out.push((format!("crypto ikev2 profile {}", p.profile.name), profile(p, ssp.secret.expose())));
+        }
         let mut c = Canon::new("ssp group");
         let mut names = ssp.redundancy.clone();
         names.sort();
@@ -227,16 +280,12 @@ fn keys(config: &Config, ssp_secret: &[u8], out: &mut Vec<(String, [u8; 32])>) {
     for k in list {
         let name = match &k.peer {
             PeerMatch::Address(IpAddr::V4(a)) if many => format!("crypto isakmp keys *.*.*.{}", a.octets()[3]),
+            _ if many => "crypto isakmp keys by network, range or identity".to_owned(),
             other => format!("crypto isakmp key {}", peer_name(other)),
         };
         let c = items.entry(name).or_insert_with(|| Canon::new("crypto isakmp key"));
         c.bytes(peer_name(&k.peer).as_bytes());
-        // An HMAC takes a key of any length.
-        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(ssp_secret) {
-            mac.update(b"gateway config secret v1");
-            mac.update(k.key.expose());
-            c.bytes(&mac.finalize().into_bytes());
-        }
+        secret(c, ssp_secret, &k.key);
     }
     out.extend(items.into_iter().map(|(name, c)| (name, c.finish())));
 }

@@ -7,6 +7,7 @@ mod acl;
 mod check;
 mod decode;
 mod digest;
+mod identity;
 mod index;
 mod load;
 mod model;
@@ -15,6 +16,7 @@ mod raw;
 mod report;
 mod secrets;
 mod values;
+mod words;
 
 pub use check::CONTROL_SOCKET;
 pub use digest::map_entry as map_entry_digest;
@@ -22,8 +24,10 @@ pub use load::load;
 pub use model::*;
 pub use pair::pair;
 pub use report::{ConfigError, nearest};
-pub use values::{encr_word, integ_word};
+pub use words::{encr_word, ikev2_encr_word, ikev2_integ_word, ikev2_prf_word, integ_word};
 
+#[cfg(test)]
+mod ikev2_tests;
 #[cfg(test)]
 mod tests;
 

@@ -2,11 +2,12 @@
 
 use crate::crypto::Secret;
 use crate::hsrp::GroupConfig;
-use crate::ike::IkeConfig;
+use crate::ike::{IkeConfig, Ikev2Profile, Ikev2Proposal};
 use crate::sad::Mode;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One interface of the manifest.
@@ -116,6 +117,10 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Transform sets in order of the manifest, used or not.
     pub transform_sets: Vec<TransformSet>,
+    /// IKEv2 proposals in order of the manifest, used or not.
+    pub ikev2_proposals: Vec<Ikev2Proposal>,
+    /// IKEv2 profiles in order of the manifest, used or not.
+    pub ikev2_profiles: Vec<Profile>,
     /// What `show crypto map` wants beside `ike.entries`, in the same order.
     pub maps: Vec<MapInfo>,
 }
@@ -129,6 +134,15 @@ pub struct TransformSet {
     pub words: Vec<String>,
     /// Mode.
     pub mode: Mode,
+}
+
+/// `crypto ikev2 profile NAME`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Profile {
+    /// What the engine has of it.
+    pub profile: Arc<Ikev2Profile>,
+    /// Names of its proposals.
+    pub proposals: Vec<String>,
 }
 
 /// What a crypto map entry says beyond what the engine needs.

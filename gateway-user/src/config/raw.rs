@@ -83,6 +83,7 @@ raw! {
     /// `crypto`.
     Crypto {
         "isakmp" => isakmp: Isakmp,
+        "ikev2" => ikev2: Ikev2,
         "ipsec" => ipsec: Ipsec,
         "map" => map: Table<CryptoMap>,
     }
@@ -100,6 +101,48 @@ raw! {
     }
 }
 raw! {
+    /// `crypto.ikev2`.
+    Ikev2 {
+        "proposal" => proposal: Table<RawProposal>,
+        "profile" => profile: Table<RawProfile>,
+        "cookie_threshold" => cookie_threshold: Word,
+        "keyring" => keyring: Value,
+    }
+}
+raw! {
+    /// `crypto.ikev2.proposal.NAME`.
+    RawProposal {
+        "encryption" => encryption: Vec<Word>,
+        "integrity" => integrity: Vec<Word>,
+        "prf" => prf: Vec<Word>,
+        "group" => group: Vec<Word>,
+        "additional_key_exchange" => additional_key_exchange: Vec<Vec<Word>>,
+    }
+}
+raw! {
+    /// `crypto.ikev2.profile.NAME`.
+    RawProfile {
+        "proposal" => proposal: Vec<Word>,
+        "identity_local" => identity_local: Word,
+        "identity_remote" => identity_remote: Word,
+        "authentication_local" => authentication_local: Word,
+        "authentication_remote" => authentication_remote: Word,
+        "ppk" => ppk: RawPpk,
+        "lifetime" => lifetime: Word,
+        "fragmentation" => fragmentation: Word,
+        "childless" => childless: bool,
+    }
+}
+raw! {
+    /// `crypto.ikev2.profile.NAME.ppk`.
+    RawPpk {
+        "id" => id: Word,
+        "secret_file" => secret_file: Word,
+        "secret" => secret: Word,
+        "required" => required: bool,
+    }
+}
+raw! {
     /// `crypto.isakmp.policy.N`.
     RawPolicy {
         "encryption" => encryption: Word,
@@ -113,9 +156,11 @@ raw! {
     /// An item of `crypto.isakmp.key`.
     RawKey {
         "address" => address: Word,
+        "identity" => identity: Word,
         "secret_file" => secret_file: Word,
         "secret" => secret: Word,
         "allow_weak" => allow_weak: bool,
+        "allow_any" => allow_any: bool,
     }
 }
 raw! {
@@ -201,6 +246,9 @@ raw! {
         "pfs" => pfs: Word,
         "lifetime" => lifetime: RawLifetime,
         "replay_window" => replay_window: Word,
+        "ikev2_profile" => ikev2_profile: Word,
+        "ikev1" => ikev1: bool,
+        "esn" => esn: bool,
         "dynamic" => dynamic: Word,
     }
 }

@@ -34,6 +34,8 @@ const SSP_MIN: usize = 16;
 const PSK_MIN: usize = 8;
 /// Below this a pre-shared key is warned of, bytes.
 const PSK_GOOD: usize = 16;
+/// Below this a post-quantum pre-shared key is warned of, bytes.
+const PPK_GOOD: usize = 32;
 /// Words that every guesser tries first.
 const DEFAULTS: [&str; 15] = [
     "cisco",
@@ -116,6 +118,23 @@ impl Secrets<'_> {
             let text = weak.to_string();
             report.error(&at, text.split(';').next().unwrap_or_default().to_owned(), MAKE);
             return None;
+        }
+        Some(secret)
+    }
+
+    /// A post-quantum pre-shared key (RFC 8784).
+    pub(super) fn ppk(&mut self, owner: &KeyPath, file: Option<&Word>, inline: Option<&Word>, report: &mut Report) -> Option<Secret> {
+        let (secret, at) = self.load(owner, file, inline, report)?;
+        if secret.len() < SSP_MIN || is_default(secret.expose()) {
+            report.error(&at, format!("a post-quantum key of {} bytes protects nothing", secret.len()), MAKE);
+            return None;
+        }
+        if secret.len() < PPK_GOOD {
+            report.warn(
+                &at,
+                format!("the post-quantum key has {} bytes", secret.len()),
+                format!("use {PPK_GOOD} or more (RFC 8784 6); {MAKE}"),
+            );
         }
         Some(secret)
     }

@@ -8,11 +8,11 @@ const EXAMPLE_1: &str = include_str!("../../../config/example-1.yaml");
 const EXAMPLE_2: &str = include_str!("../../../config/example-2.yaml");
 const SECRET: &[u8] = b"0123456789abcdef-unit-test\n";
 
-fn with(text: &str) -> Result<Config, Vec<ConfigError>> {
+pub(super) fn with(text: &str) -> Result<Config, Vec<ConfigError>> {
     parse(text, "etc/gw.yaml", &mut |_| Ok(SECRET.to_vec()))
 }
 
-fn errors(text: &str) -> Vec<String> {
+pub(super) fn errors(text: &str) -> Vec<String> {
     with(text).err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 

@@ -5,11 +5,10 @@ use super::super::raw::{Isakmp, RawPolicy};
 use super::super::report::{Report, one_of};
 use super::super::secrets::Secrets;
 use super::super::values;
-use super::interfaces::required;
+use super::super::words::{self, Exchange};
+use super::keys;
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
-use crate::ike::{AuthMethod, DpdConfig, IkeLimits, IsakmpPolicy, PeerMatch, PreSharedKey};
-use std::collections::HashSet;
-use std::net::IpAddr;
+use crate::ike::{AuthMethod, DpdConfig, IkeLimits, IsakmpPolicy, PreSharedKey};
 use std::time::Duration;
 
 const S: Duration = Duration::from_secs(1);
@@ -30,10 +29,12 @@ pub(super) struct Checked {
 }
 
 /// Checks the section.
-pub(super) fn check(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report) -> Checked {
+///
+/// `v1` says whether version 1 is spoken at all: only then a policy is needed.
+pub(super) fn check(raw: &Isakmp, v1: bool, secrets: &mut Secrets<'_>, report: &mut Report) -> Checked {
     let mut policies: Vec<IsakmpPolicy> = raw.policy.iter().flat_map(|t| &t.0).filter_map(|(n, p)| policy(n, p, report)).collect();
     policies.sort_by_key(|p| p.number);
-    if raw.policy.as_ref().is_none_or(|t| t.0.is_empty()) {
+    if v1 && raw.policy.as_ref().is_none_or(|t| t.0.is_empty()) {
         report.error_key(&raw.path, "`policy` is missing", "write `policy: { 1: { encryption: aes-256, hash: sha256, group: 14 } }`");
     }
     if let Some(w) = &raw.keepalive {
@@ -46,7 +47,7 @@ pub(super) fn check(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report
     let retransmit = raw.retransmit.clone().unwrap_or_default();
     Checked {
         policies,
-        keys: keys(raw, secrets, report),
+        keys: keys::check(raw, secrets, report),
         dpd: dpd(raw, report),
         retransmit_first: retransmit.first.and_then(|w| values::duration(&w, 100 * MS..=60 * S, report)).unwrap_or(S),
         retransmit_tries: retransmit.tries.and_then(|w| values::number(&w, 1..=12, report)).unwrap_or(6),
@@ -64,9 +65,9 @@ fn policy(number: &Word, raw: &RawPolicy, report: &mut Report) -> Option<IsakmpP
     };
     let encryption = match &raw.encryption {
         Some(w) => {
-            let alg = values::choose(w, "encryption", &values::CIPHERS, report);
+            let alg = values::choose(w, "encryption", &words::CIPHERS, report);
             if let Some(alg) = alg {
-                values::warn_cipher(w, alg, "aes-256", report);
+                words::warn_cipher(w, alg, "aes-256", report);
             }
             alg
         }
@@ -74,20 +75,20 @@ fn policy(number: &Word, raw: &RawPolicy, report: &mut Report) -> Option<IsakmpP
     };
     let hash = match &raw.hash {
         Some(w) => {
-            let alg = values::choose(w, "hash", &values::HASHES, report);
+            let alg = values::choose(w, "hash", &words::HASHES, report);
             let weak = match alg {
                 Some(HashAlg::Md5) => Some("MD5"),
                 Some(HashAlg::Sha1) => Some("SHA-1"),
                 Some(HashAlg::Sha256 | HashAlg::Sha384 | HashAlg::Sha512) | None => None,
             };
-            values::warn_hash(w, weak, "sha256", report);
+            words::warn_hash(w, weak, "sha256", report);
             alg
         }
         None => Some(HashAlg::Sha256),
     };
     let authentication = raw.authentication.as_ref().is_none_or(|w| authentication(w, report));
     let group = match &raw.group {
-        Some(w) => values::dh_group(w, report),
+        Some(w) => words::dh_group(w, Exchange::V1, report),
         None => Some(DhGroup::Modp2048),
     };
     let lifetime = match &raw.lifetime {
@@ -120,28 +121,6 @@ fn authentication(w: &Word, report: &mut Report) -> bool {
             false
         }
     }
-}
-
-fn keys(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report) -> Vec<PreSharedKey> {
-    let mut out: Vec<PreSharedKey> = Vec::new();
-    let mut seen: HashSet<IpAddr> = HashSet::new();
-    for k in raw.key.iter().flatten() {
-        let secret = secrets.psk(&k.path, k.secret_file.as_ref(), k.secret.as_ref(), k.allow_weak.unwrap_or(false), report);
-        let Some(word) = required(k.address.as_ref(), &k.path, "address", "write the peer's address", report) else { continue };
-        if word.text == "0.0.0.0" {
-            report.error(&word.path, "a key for all peers lets each of them pose as any other", "write one key for each peer's address");
-            continue;
-        }
-        let Some(address) = values::address(word, report).map(IpAddr::V4) else { continue };
-        if !seen.insert(address) {
-            report.error(&word.path, format!("{address} has a key already"), "take one out");
-            continue;
-        }
-        if let Some(key) = secret {
-            out.push(PreSharedKey { peer: PeerMatch::Address(address), key });
-        }
-    }
-    out
 }
 
 fn dpd(raw: &Isakmp, report: &mut Report) -> Option<DpdConfig> {

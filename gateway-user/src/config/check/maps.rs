@@ -4,15 +4,17 @@ use super::super::acl;
 use super::super::decode::Word;
 use super::super::digest;
 use super::super::model::{MapInfo, OutboundInterval, ReplayInterval, TransformSet};
-use super::super::raw::{Crypto, CryptoMap, MapHa, MapSeq, RawEntry, RawLifetime, RawTransformSet};
+use super::super::raw::{Crypto, CryptoMap, MapHa, MapSeq, RawEntry, RawLifetime};
 use super::super::report::{KeyPath, Report, one_of};
-use super::super::values::{self, Transform};
+use super::super::values;
+use super::super::words::{self, Exchange};
 use super::interfaces::{self, required};
-use crate::crypto::{CipherAlg, IntegAlg};
-use crate::ike::{EspTransform, Flow, MapEntry, PreSharedKey};
+use super::{ikev2, transforms};
+use crate::ike::{AuthMethod, EspTransform, Flow, Ikev2Profile, MapEntry, PreSharedKey};
 use crate::sad::{Lifetime, Mode};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 const S: Duration = Duration::from_secs(1);
@@ -22,8 +24,6 @@ const LIFETIME_DEFAULT: Lifetime = Lifetime { seconds: 3600, kilobytes: 4_608_00
 const WINDOW_DEFAULT: u32 = 1024;
 /// Largest replay window of the kernel (XFRMA_REPLAY_ESN_MAX), packets.
 const WINDOW_MAX: u32 = 4096;
-/// Transforms of one set, the guide's limit.
-const TRANSFORMS_MAX: usize = 3;
 /// Access lists that an error names.
 const LISTS_NAMED_MAX: usize = 50;
 /// Transform sets of one entry, the guide's limit.
@@ -44,7 +44,15 @@ struct Names<'a> {
     set_names: Vec<&'a str>,
     lists: HashMap<&'a str, &'a [Word]>,
     keys: Option<&'a [PreSharedKey]>,
+    ikev2: &'a ikev2::Checked,
     global: Lifetime,
+}
+
+/// True when an entry speaks version 1, or when there is no entry yet.
+pub(super) fn speak_v1(raw: &Crypto) -> bool {
+    let mut entries =
+        raw.map.iter().flat_map(|t| &t.0).flat_map(|(_, m)| &m.entries).filter_map(|(_, _, e)| e.ipsec_isakmp.as_ref()).peekable();
+    entries.peek().is_none() || entries.any(|e| e.ikev1.unwrap_or(e.ikev2_profile.is_none()))
 }
 
 /// Checks both sections. `keys` is `None` when keys were refused, so that a missing one is not named twice.
@@ -52,12 +60,13 @@ pub(super) fn check(
     raw: &Crypto,
     lists: &[(Word, Vec<Word>)],
     keys: Option<&[PreSharedKey]>,
+    ikev2: &ikev2::Checked,
     interfaces: &[interfaces::Checked],
     report: &mut Report,
 ) -> Checked {
     let ipsec = raw.ipsec.clone().unwrap_or_default();
     let sets: Vec<(TransformSet, EspTransform)> =
-        ipsec.transform_set.iter().flat_map(|t| &t.0).filter_map(|(name, set)| transform_set(name, set, report)).collect();
+        ipsec.transform_set.iter().flat_map(|t| &t.0).filter_map(|(name, set)| transforms::set(name, set, report)).collect();
     let declared: Vec<&str> = ipsec.transform_set.iter().flat_map(|t| &t.0).map(|(n, _)| n.text.as_str()).collect();
     let global = ipsec.security_association.and_then(|s| s.lifetime).map_or(LIFETIME_DEFAULT, |l| lifetime(&l, LIFETIME_DEFAULT, report));
     list_names(lists, report);
@@ -66,6 +75,7 @@ pub(super) fn check(
         set_names: declared,
         lists: lists.iter().map(|(n, l)| (n.text.as_str(), l.as_slice())).collect(),
         keys,
+        ikev2,
         global,
     };
 
@@ -154,106 +164,6 @@ fn bindings(maps: &[(Word, CryptoMap)], interfaces: &[interfaces::Checked], repo
     }
 }
 
-fn transform_set(name: &Word, raw: &RawTransformSet, report: &mut Report) -> Option<(TransformSet, EspTransform)> {
-    let label = values::name(name, report);
-    let words = raw.transforms.as_deref().unwrap_or_default();
-    if words.is_empty() {
-        report.error_key(&raw.path, "`transforms` is missing", "write `transforms: [esp-aes-256, esp-sha256-hmac]`");
-        return None;
-    }
-    if let Some(w) = words.get(TRANSFORMS_MAX) {
-        report.error(&w.path, format!("more than {TRANSFORMS_MAX} transforms"), "keep one encryption and one authentication");
-        return None;
-    }
-    let mut encr: Option<CipherAlg> = None;
-    let mut integ: Option<IntegAlg> = None;
-    let mut ok = label.is_some();
-    for w in words {
-        match values::choose(w, "transform", &values::TRANSFORMS, report) {
-            None => ok = false,
-            Some(Transform::Absent(cure)) => {
-                report.error(&w.path, format!("transform `{}` is not offered yet", w.text), cure);
-                ok = false;
-            }
-            Some(Transform::Encr(_)) if encr.is_some() => {
-                report.error(
-                    &w.path,
-                    "a second ESP encryption transform in one set",
-                    "keep one; write a second transform set for the other",
-                );
-                ok = false;
-            }
-            Some(Transform::Auth(_)) if integ.is_some() => {
-                report.error(
-                    &w.path,
-                    "a second ESP authentication transform in one set",
-                    "keep one; write a second transform set for the other",
-                );
-                ok = false;
-            }
-            Some(Transform::Encr(alg)) => {
-                values::warn_cipher(w, alg, "esp-aes-256", report);
-                if alg == CipherAlg::Null {
-                    report.warn(&w.path, "esp-null does not encrypt: everybody on the way can read the traffic", "use esp-aes-256");
-                }
-                encr = Some(alg);
-            }
-            Some(Transform::Auth(alg)) => {
-                let weak = match alg {
-                    IntegAlg::HmacMd5 => Some("MD5"),
-                    IntegAlg::HmacSha1 => Some("SHA-1"),
-                    IntegAlg::HmacSha256 | IntegAlg::HmacSha384 | IntegAlg::HmacSha512 | IntegAlg::AesXcbc | IntegAlg::AesCmac => None,
-                };
-                values::warn_hash(w, weak, "esp-sha256-hmac", report);
-                integ = Some(alg);
-            }
-        }
-    }
-    if let Some(w) = &raw.mode {
-        ok &= mode(w, report);
-    }
-    if !ok {
-        return None;
-    }
-    let Some(encr) = encr else {
-        report.error(
-            &raw.path.key("transforms"),
-            "no ESP encryption transform in the set",
-            "add esp-aes-256, or esp-null to authenticate only",
-        );
-        return None;
-    };
-    let Some(integ) = integ else {
-        report.error(
-            &raw.path.key("transforms"),
-            "encryption without authentication: packets could be changed on the way, and replays not be seen",
-            "add esp-sha256-hmac",
-        );
-        return None;
-    };
-    let name = label?;
-    let set = TransformSet { name: name.clone(), words: words.iter().map(|w| w.text.clone()).collect(), mode: Mode::Tunnel };
-    Some((set, EspTransform { name, encr, integ: Some(integ), mode: Mode::Tunnel }))
-}
-
-fn mode(w: &Word, report: &mut Report) -> bool {
-    match w.text.as_str() {
-        "tunnel" => true,
-        "transport" => {
-            report.error(
-                &w.path,
-                "transport mode is not offered yet",
-                "use `tunnel`; transport mode would serve traffic between the two gateways only",
-            );
-            false
-        }
-        _ => {
-            report.error(&w.path, format!("unknown mode `{}`", w.text), one_of(&w.text, &["tunnel"]));
-            false
-        }
-    }
-}
-
 fn lifetime(raw: &RawLifetime, default: Lifetime, report: &mut Report) -> Lifetime {
     let mut out = default;
     if let Some(w) = &raw.seconds
@@ -326,29 +236,34 @@ fn one(
         report.error_key(&w.path, "dynamic crypto maps are not offered yet", "write one entry for each peer");
         return None;
     }
-    let peers = peers(raw, local, names, report);
+    let versions = versions(raw, names, report);
+    let peers = peers(raw, local, versions.as_ref(), names, report);
     let transforms = transforms(raw, names, report);
     let flows = flows(raw, names, report);
+    let versions = versions?;
+    let exchange = if versions.ikev1 { Exchange::V1 } else { Exchange::First };
     let pfs = match &raw.pfs {
-        Some(w) => Some(values::dh_group(w, report)?),
+        Some(w) => Some(words::dh_group(w, exchange, report)?),
         None => None,
     };
     let lifetime = raw.lifetime.as_ref().map_or(names.global, |l| lifetime(l, names.global, report));
     let replay_window = raw.replay_window.as_ref().map_or(Some(WINDOW_DEFAULT), |w| window(w, report))?;
     let (match_address, flows) = flows?;
+    let (peers, transforms) = (peers?, transforms?);
+    one_mode(raw, &transforms, &flows, local, &peers, report);
     let mut entry = MapEntry {
         map: map.to_owned(),
         seq,
         local: local.unwrap_or(IpAddr::from([0, 0, 0, 0])),
-        peers: peers?,
-        transforms: transforms?,
+        peers,
+        transforms,
         pfs,
         lifetime,
         replay_window,
         flows,
-        esn: false,
-        ikev1: true,
-        ikev2: None,
+        esn: versions.esn,
+        ikev1: versions.ikev1,
+        ikev2: versions.ikev2,
         digest: crate::id::PolicyDigest::default(),
     };
     entry.digest = digest::map_entry(&entry);
@@ -365,7 +280,88 @@ fn window(w: &Word, report: &mut Report) -> Option<u32> {
     Some(n)
 }
 
-fn peers(raw: &RawEntry, local: Option<IpAddr>, names: &Names<'_>, report: &mut Report) -> Option<Vec<IpAddr>> {
+/// Versions of IKE that an entry speaks.
+struct Versions {
+    ikev1: bool,
+    ikev2: Option<Arc<Ikev2Profile>>,
+    esn: bool,
+}
+
+impl Versions {
+    /// True when a pre-shared key is needed.
+    fn pre_shared(&self) -> bool {
+        let by_key = |p: &Ikev2Profile| p.local_auth == AuthMethod::PreShared || p.remote_auth == AuthMethod::PreShared;
+        self.ikev1 || self.ikev2.as_deref().is_some_and(by_key)
+    }
+}
+
+fn versions(raw: &RawEntry, names: &Names<'_>, report: &mut Report) -> Option<Versions> {
+    let ikev2 = match &raw.ikev2_profile {
+        Some(w) if !names.ikev2.names.contains(&w.text) => {
+            let known: Vec<&str> = names.ikev2.names.iter().map(String::as_str).collect();
+            report.error(&w.path, format!("there is no IKEv2 profile `{}`", w.text), one_of(&w.text, &known));
+            return None;
+        }
+        // A profile that was refused is named where it stands.
+        Some(w) => Some(names.ikev2.profiles.iter().find(|p| p.profile.name == w.text)?.profile.clone()),
+        None => None,
+    };
+    let ikev1 = raw.ikev1.unwrap_or(ikev2.is_none());
+    let at = |key: &str| raw.path.key(key);
+    if !ikev1 && ikev2.is_none() {
+        report.error(&at("ikev1"), "neither version of IKE is left", "name an `ikev2_profile`, or take `ikev1` out");
+        return None;
+    }
+    let esn = raw.esn.unwrap_or(false);
+    if esn && ikev2.is_none() {
+        report.error(&at("esn"), "extended sequence numbers need IKEv2 here", "name an `ikev2_profile`, or take `esn` out");
+        return None;
+    }
+    if ikev1 && ikev2.is_some() {
+        report.warn(
+            &at("ikev1"),
+            "whoever drops packets on the way can force version 1",
+            "write `ikev1: false` once the peer speaks IKEv2",
+        );
+    }
+    Some(Versions { ikev1, ikev2, esn })
+}
+
+/// One policy of the kernel has one mode; transport mode carries what the two gateways themselves say.
+fn one_mode(raw: &RawEntry, sets: &[EspTransform], flows: &[Flow], local: Option<IpAddr>, peers: &[IpAddr], report: &mut Report) {
+    let at = raw.path.key("transform_set");
+    let Some(mode) = sets.first().map(|s| s.mode) else { return };
+    if sets.iter().any(|s| s.mode != mode) {
+        report.error(&at, "transform sets of both modes in one entry", "keep the sets of one mode");
+        return;
+    }
+    let between = |f: &Flow| {
+        local.is_none_or(|l| f.local.addr == l && f.local.prefix == 32) && peers.contains(&f.remote.addr) && f.remote.prefix == 32
+    };
+    if mode == Mode::Transport
+        && let Some(f) = flows.iter().find(|f| !between(f))
+    {
+        let end = local.map_or_else(String::new, |l| format!(", such as `permit gre host {l} host PEER`"));
+        report.error(
+            &at,
+            format!(
+                "transport mode protects what the two gateways say to each other, but line {} is wider: {:?} to {:?}",
+                f.ace + 1,
+                f.local,
+                f.remote
+            ),
+            format!("use `mode: tunnel`, or permit the two addresses only{end}"),
+        );
+    }
+}
+
+fn peers(
+    raw: &RawEntry,
+    local: Option<IpAddr>,
+    versions: Option<&Versions>,
+    names: &Names<'_>,
+    report: &mut Report,
+) -> Option<Vec<IpAddr>> {
     let words = raw.peer.as_deref().unwrap_or_default();
     if words.is_empty() {
         report.error_key(&raw.path, "`peer` is missing", "write the peer's address: `peer: [192.0.2.1]`");
@@ -382,7 +378,10 @@ fn peers(raw: &RawEntry, local: Option<IpAddr>, names: &Names<'_>, report: &mut 
             report.error(&w.path, format!("{addr} stands twice"), "take one out");
             return None;
         }
-        if names.keys.as_ref().is_some_and(|k| !k.iter().any(|k| k.peer.specificity(addr, None).is_some())) {
+        let id = versions.and_then(|v| v.ikev2.as_ref()).and_then(|p| p.remote_id.as_ref());
+        if versions.is_some_and(Versions::pre_shared)
+            && names.keys.as_ref().is_some_and(|k| !k.iter().any(|k| k.peer.specificity(addr, id).is_some()))
+        {
             report.error(
                 &w.path,
                 format!("there is no key for peer {addr}"),

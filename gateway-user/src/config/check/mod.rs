@@ -1,13 +1,16 @@
 //! From the raw manifest to the checked model.
 
+mod ikev2;
 mod interfaces;
 mod isakmp;
+mod keys;
 mod maps;
 mod ssp;
+mod transforms;
 
 use super::digest;
 use super::model::{Config, DataplaneConfig, XdpMode};
-use super::raw::{Manifest, RawDataplane};
+use super::raw::{Isakmp, Manifest, RawDataplane};
 use super::report::Report;
 use super::secrets::Secrets;
 use super::values;
@@ -42,11 +45,15 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
     let crypto_at = raw.path.key("crypto");
     let isakmp_raw = crypto.isakmp.clone();
     let isakmp_at = crypto_at.key("isakmp");
-    if isakmp_raw.is_none() {
+    if isakmp_raw.is_none() && crypto.ikev2.is_none() {
         report.error_key(&crypto_at, "`crypto.isakmp` is missing", "write a policy and a key");
     }
+    let ikev2 = ikev2::check(&crypto.ikev2.clone().unwrap_or_default(), secrets, report);
     let before = report.error_count();
-    let isakmp = isakmp_raw.as_ref().map(|i| isakmp::check(i, secrets, report));
+    let isakmp = isakmp_raw
+        .clone()
+        .or_else(|| crypto.ikev2.as_ref().map(|_| Isakmp { path: isakmp_at.clone(), ..Isakmp::default() }))
+        .map(|i| isakmp::check(&i, maps::speak_v1(&crypto), secrets, report));
     let keys_ok = report.error_count() == before;
     let bound = sound
         && ssp::bindings(
@@ -58,7 +65,7 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
         );
     let keys = isakmp.as_ref().map(|i| i.keys.as_slice()).filter(|_| keys_ok);
     let lists = raw.access_list.as_ref().map_or(&[][..], |t| &t.0);
-    let maps = maps::check(&crypto, lists, keys, &faces, report);
+    let maps = maps::check(&crypto, lists, keys, &ikev2, &faces, report);
     let metrics = raw.metrics.as_ref().and_then(|m| m.listen.as_ref()).and_then(|w| listener(w, report));
     let control_socket =
         raw.control.as_ref().and_then(|c| c.socket.as_ref()).map_or_else(|| Some(PathBuf::from(CONTROL_SOCKET)), |w| absolute(w, report));
@@ -79,6 +86,7 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
             retransmit_first: isakmp.retransmit_first,
             retransmit_tries: isakmp.retransmit_tries,
             limits: isakmp.limits,
+            cookie_threshold: ikev2.cookie_threshold.unwrap_or(IkeConfig::default().cookie_threshold),
             ..IkeConfig::default()
         },
         replay: maps.replay,
@@ -88,6 +96,8 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
         digests: Vec::new(),
         warnings: Vec::new(),
         transform_sets: maps.sets,
+        ikev2_proposals: ikev2.proposals,
+        ikev2_profiles: ikev2.profiles,
         maps: maps.info,
     };
     config.digests = digest::items(&config);
