@@ -105,8 +105,7 @@ impl PublicKey {
             Self::Rsa { .. } => &[RsaPssSha256, RsaPssSha384, RsaPssSha512, RsaPkcs1Sha256, RsaPkcs1Sha384, RsaPkcs1Sha512],
             Self::P256(_) => &[EcdsaSha256, EcdsaSha384, EcdsaSha512],
             Self::P384(_) => &[EcdsaSha384, EcdsaSha512, EcdsaSha256],
-            // SHA-256 is shorter than half of what the curve takes.
-            Self::P521(_) => &[EcdsaSha512, EcdsaSha384],
+            Self::P521(_) => &[EcdsaSha512, EcdsaSha384, EcdsaSha256],
             Self::Ed25519(_) => &[SignatureAlg::Ed25519],
         }
     }

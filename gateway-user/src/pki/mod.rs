@@ -22,9 +22,14 @@ mod path;
 mod peer;
 mod pem;
 mod private;
+#[cfg(test)]
+pub(crate) mod testdata;
+#[cfg(test)]
+mod tests;
 mod trust;
 
-pub use algorithm::{EcdsaEncoding, SignatureAlg};
+use algorithm::EcdsaEncoding;
+pub use algorithm::SignatureAlg;
 pub use credential::Credential;
 pub use peer::PeerCertificate;
 pub use trust::Trust;

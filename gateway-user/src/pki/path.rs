@@ -29,6 +29,7 @@ static SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::ring::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
     &Ecdsa { key: alg_id::ECDSA_P256, name: alg_id::ECDSA_SHA512, alg: SignatureAlg::EcdsaSha512, make: PublicKey::P256 },
     &Ecdsa { key: alg_id::ECDSA_P384, name: alg_id::ECDSA_SHA512, alg: SignatureAlg::EcdsaSha512, make: PublicKey::P384 },
+    &Ecdsa { key: alg_id::ECDSA_P521, name: alg_id::ECDSA_SHA256, alg: SignatureAlg::EcdsaSha256, make: PublicKey::P521 },
     &Ecdsa { key: alg_id::ECDSA_P521, name: alg_id::ECDSA_SHA384, alg: SignatureAlg::EcdsaSha384, make: PublicKey::P521 },
     &Ecdsa { key: alg_id::ECDSA_P521, name: alg_id::ECDSA_SHA512, alg: SignatureAlg::EcdsaSha512, make: PublicKey::P521 },
 ];
@@ -159,7 +160,7 @@ fn extra_rules(trust: &Trust, path: &VerifiedPath<'_>, unix_s: u64) -> Result<()
 }
 
 /// The library's error as a sentence an operator can act on.
-fn why(error: &Error) -> String {
+pub(super) fn why(error: &Error) -> String {
     match error {
         Error::CertExpired { .. } => "a certificate has expired; renew it, or check the clock".into(),
         Error::CertNotValidYet { .. } => "a certificate is not valid yet; check the clock".into(),

@@ -1,6 +1,7 @@
 //! The certificate of a peer, after its path was checked.
 
 use super::key::PublicKey;
+use super::path::why;
 use super::{CERTIFICATE_BYTES_MAX, EcdsaEncoding, PkiError, SignatureAlg, name};
 use crate::id::Identity;
 use rustls_pki_types::CertificateDer;
@@ -57,7 +58,7 @@ impl Facts {
             return Err(unusable(place, format!("{} bytes, at most {CERTIFICATE_BYTES_MAX} are taken", der.len())));
         }
         let borrowed = CertificateDer::from(der);
-        let raw = EndEntityCert::try_from(&borrowed).map_err(|e| unusable(place, e))?;
+        let raw = EndEntityCert::try_from(&borrowed).map_err(|e| unusable(place, why(&e)))?;
         let parsed = Certificate::from_der(der).map_err(|e| unusable(place, e))?;
         let alt = parsed.tbs_certificate().get_extension::<SubjectAltName>().map_err(|e| unusable(place, e))?;
         let names = alt.map(|(_, alt)| alt.0.iter().filter_map(identity).collect()).unwrap_or_default();

@@ -4,8 +4,11 @@ use super::PkiError;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
 
+/// Kind and content of a section.
+type Section = (SectionKind, Zeroizing<Vec<u8>>);
+
 /// Every section of these kinds, in order. Text between sections is skipped, and so are other sections.
-pub(super) fn sections(pem: &[u8], kinds: &[SectionKind]) -> Result<Vec<(SectionKind, Zeroizing<Vec<u8>>)>, PkiError> {
+pub(super) fn sections(pem: &[u8], kinds: &[SectionKind]) -> Result<Vec<Section>, PkiError> {
     let mut found = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
         // The library's text may quote a line of the file, which may be part of a key.
@@ -33,7 +36,7 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, PkiError> {
 }
 
 /// The one private key of a file.
-pub(super) fn private_key(pem: &[u8]) -> Result<(SectionKind, Zeroizing<Vec<u8>>), PkiError> {
+pub(super) fn private_key(pem: &[u8]) -> Result<Section, PkiError> {
     let has = |text: &[u8]| pem.windows(text.len()).any(|w| w == text);
     if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
         return Err(PkiError::KeyEncrypted);
