@@ -1,11 +1,11 @@
 //! Digests of what both nodes must have alike. Own addresses, devices and host names are left out; so are secrets themselves:
 //! a pre-shared key goes in through an HMAC keyed by the pair's SSP secret, so a digest that is shown or logged helps nobody guess it.
 
-use super::model::{Config, OutboundInterval, Profile};
+use super::model::{Config, OutboundInterval, Profile, Trustpoint};
 use crate::crypto::Secret;
 use crate::hsrp::GroupConfig;
 use crate::id::PolicyDigest;
-use crate::ike::{EspTransform, Flow, Ikev2Profile, Ikev2Proposal, IsakmpPolicy, MapEntry, PeerMatch, Ppk, PreSharedKey};
+use crate::ike::{EspTransform, Flow, Ikev2Profile, Ikev2Proposal, IsakmpPolicy, MapEntry, PeerMatch, PeerPolicy, Ppk, PreSharedKey};
 use crate::sad::{Mode, Selector};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -160,6 +160,37 @@ fn profile(p: &Profile, ssp_secret: &[u8]) -> [u8; 32] {
     c.num(*lifetime_s);
     c.num(u64::from(*fragment_bytes));
     c.num(u64::from(*childless));
+    c.bytes(p.trustpoint.as_deref().unwrap_or_default().as_bytes());
+    c.finish()
+}
+
+/// Authorities, and the names in our certificate: each node may have a certificate and key of its own, renewed on its own day, and
+/// fetches revocation lists when it can.
+fn trustpoint(t: &Trustpoint) -> [u8; 32] {
+    let Trustpoint { name, credential, trust, crl_required } = t;
+    let mut c = Canon::new("crypto pki trustpoint");
+    c.bytes(name.as_bytes());
+    c.num(u64::from(*crl_required));
+    if let Some(credential) = credential {
+        c.bytes(format!("{:?} {:?}", credential.subject(), credential.alt_names()).as_bytes());
+    }
+    if let Some(trust) = trust {
+        for (name, hash) in trust.authority_names().iter().zip(trust.authority_hashes()) {
+            c.bytes(name);
+            c.bytes(&hash);
+        }
+    }
+    c.finish()
+}
+
+fn peer(p: &PeerPolicy) -> [u8; 32] {
+    let PeerPolicy { peer, aggressive, policies } = p;
+    let mut c = Canon::new("crypto isakmp peer");
+    c.bytes(peer_name(peer).as_bytes());
+    c.num(u64::from(*aggressive));
+    for n in policies {
+        c.num(u64::from(*n));
+    }
     c.finish()
 }
 
@@ -184,6 +215,11 @@ pub(super) fn items(config: &Config) -> Vec<(String, [u8; 32])> {
     for p in &config.ike.policies {
         out.push((format!("crypto isakmp policy {}", p.number), policy(p)));
     }
+    out.extend(config.ike.peers.iter().map(|p| (format!("crypto isakmp peer {}", peer_name(&p.peer)), peer(p))));
+    out.extend(config.trustpoints.iter().map(|t| (format!("crypto pki trustpoint {}", t.name), trustpoint(t))));
+    let mut c = Canon::new("crypto isakmp nat-traversal");
+    c.num(u64::from(config.ike.nat_traversal));
+    out.push(("crypto isakmp nat-traversal".to_owned(), c.finish()));
     if let Some(ssp) = &config.ssp {
         keys(config, ssp.secret.expose(), &mut out);
         for p in &config.ikev2_profiles {

@@ -10,8 +10,6 @@ use std::path::Path;
 
 /// Largest manifest, bytes.
 const MANIFEST_MAX: u64 = 32 * 1024 * 1024;
-/// Largest secret file, bytes: more than the longest secret, so that the check can say so.
-const SECRET_FILE_MAX: u64 = 4096;
 
 /// Reads and checks a manifest with its secret files. Every error names file, line, column, key, cause and cure.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
@@ -40,8 +38,8 @@ fn read_all(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_secret(path: &Path) -> io::Result<SecretFile> {
-    let bytes = read_all(path, SECRET_FILE_MAX)?;
+fn read_secret(path: &Path, max: u64) -> io::Result<SecretFile> {
+    let bytes = read_all(path, max)?;
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
     Ok(SecretFile { bytes, open_mode: (mode & 0o007 != 0).then_some(mode) })
 }

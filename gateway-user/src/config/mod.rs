@@ -29,6 +29,8 @@ pub use words::{encr_word, ikev2_encr_word, ikev2_integ_word, ikev2_prf_word, in
 #[cfg(test)]
 mod ikev2_tests;
 #[cfg(test)]
+mod isakmp_tests;
+#[cfg(test)]
 mod tests;
 
 use decode::Decode;
@@ -41,7 +43,7 @@ use std::path::{Path, PathBuf};
 /// Checks a manifest. `file` names it in errors, and its folder is where relative names of secret files start; `secrets` reads
 /// such a file. Pure but for what `secrets` does.
 pub fn parse(text: &str, file: &str, secrets: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>) -> Result<Config, Vec<ConfigError>> {
-    parse_with(text, file, &mut |path| Ok(SecretFile { bytes: secrets(path)?, open_mode: None }))
+    parse_with(text, file, &mut |path, _| Ok(SecretFile { bytes: secrets(path)?, open_mode: None }))
 }
 
 fn parse_with(text: &str, file: &str, read: &mut Reader<'_>) -> Result<Config, Vec<ConfigError>> {

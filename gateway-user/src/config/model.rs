@@ -3,6 +3,7 @@
 use crate::crypto::Secret;
 use crate::hsrp::GroupConfig;
 use crate::ike::{IkeConfig, Ikev2Profile, Ikev2Proposal};
+use crate::pki::{Credential, Trust};
 use crate::sad::Mode;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -121,6 +122,8 @@ pub struct Config {
     pub ikev2_proposals: Vec<Ikev2Proposal>,
     /// IKEv2 profiles in order of the manifest, used or not.
     pub ikev2_profiles: Vec<Profile>,
+    /// Trustpoints in order of the manifest, used or not.
+    pub trustpoints: Vec<Trustpoint>,
     /// What `show crypto map` wants beside `ike.entries`, in the same order.
     pub maps: Vec<MapInfo>,
 }
@@ -143,6 +146,21 @@ pub struct Profile {
     pub profile: Arc<Ikev2Profile>,
     /// Names of its proposals.
     pub proposals: Vec<String>,
+    /// Name of its trustpoint.
+    pub trustpoint: Option<String>,
+}
+
+/// `crypto pki trustpoint NAME`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trustpoint {
+    /// Name.
+    pub name: String,
+    /// Our certificate and private key.
+    pub credential: Option<Arc<Credential>>,
+    /// Authorities and revocation lists.
+    pub trust: Option<Arc<Trust>>,
+    /// A certificate whose authority has no revocation list here is refused.
+    pub crl_required: bool,
 }
 
 /// What a crypto map entry says beyond what the engine needs.

@@ -85,6 +85,7 @@ raw! {
         "isakmp" => isakmp: Isakmp,
         "ikev2" => ikev2: Ikev2,
         "ipsec" => ipsec: Ipsec,
+        "pki" => pki: Pki,
         "map" => map: Table<CryptoMap>,
     }
 }
@@ -93,11 +94,46 @@ raw! {
     Isakmp {
         "ssp" => ssp: Word,
         "policy" => policy: Table<RawPolicy>,
+        "trustpoint" => trustpoint: Word,
         "key" => key: Vec<RawKey>,
+        "peer" => peer: Vec<RawPeer>,
+        "nat_traversal" => nat_traversal: RawNatTraversal,
         "dpd" => dpd: RawDpd,
         "keepalive" => keepalive: Word,
         "retransmit" => retransmit: Retransmit,
         "limits" => limits: Limits,
+    }
+}
+raw! {
+    /// `crypto.pki`.
+    Pki {
+        "trustpoint" => trustpoint: Table<RawTrustpoint>,
+    }
+}
+raw! {
+    /// `crypto.pki.trustpoint.NAME`.
+    RawTrustpoint {
+        "ca_file" => ca_file: Word,
+        "certificate_file" => certificate_file: Word,
+        "key_file" => key_file: Word,
+        "crl_file" => crl_file: Word,
+        "crl_required" => crl_required: bool,
+    }
+}
+raw! {
+    /// An item of `crypto.isakmp.peer`.
+    RawPeer {
+        "address" => address: Word,
+        "identity" => identity: Word,
+        "aggressive_mode" => aggressive_mode: bool,
+        "policy" => policy: Vec<Word>,
+    }
+}
+raw! {
+    /// `crypto.isakmp.nat_traversal`.
+    RawNatTraversal {
+        "enabled" => enabled: bool,
+        "keepalive" => keepalive: Word,
     }
 }
 raw! {
@@ -127,6 +163,7 @@ raw! {
         "identity_remote" => identity_remote: Word,
         "authentication_local" => authentication_local: Word,
         "authentication_remote" => authentication_remote: Word,
+        "trustpoint" => trustpoint: Word,
         "ppk" => ppk: RawPpk,
         "lifetime" => lifetime: Word,
         "fragmentation" => fragmentation: Word,

@@ -16,7 +16,9 @@ pub(super) struct SecretFile {
 }
 
 /// Reads a secret file.
-pub(super) type Reader<'a> = dyn FnMut(&Path) -> io::Result<SecretFile> + 'a;
+///
+/// The number is the largest size in bytes that is taken.
+pub(super) type Reader<'a> = dyn FnMut(&Path, u64) -> io::Result<SecretFile> + 'a;
 
 /// Where secrets come from.
 pub(super) struct Secrets<'a> {
@@ -26,6 +28,8 @@ pub(super) struct Secrets<'a> {
     pub(super) read: &'a mut Reader<'a>,
 }
 
+/// Largest secret file, bytes: more than the longest secret, so that the check can say so.
+const SECRET_FILE_MAX: u64 = 4096;
 /// Longest secret, bytes.
 const SECRET_MAX: usize = 1024;
 /// Shortest SSP secret, bytes.
@@ -58,6 +62,34 @@ const DEFAULTS: [&str; 15] = [
 const MAKE: &str = "make one with `openssl rand -base64 32 > FILE`";
 
 impl Secrets<'_> {
+    /// The bytes of the file that `word` names; `secret`: with a warning if everybody may read it.
+    fn read(&mut self, word: &Word, max: u64, secret: bool, cure: &str, report: &mut Report) -> Option<Vec<u8>> {
+        let path = self.base.join(&word.text);
+        match (self.read)(&path, max) {
+            Ok(file) => {
+                if let Some(mode) = file.open_mode.filter(|_| secret) {
+                    let cause = format!("{} is open to everybody (mode {mode:03o})", path.display());
+                    report.warn(&word.path, cause, "run `chmod 600` on it");
+                }
+                Some(file.bytes)
+            }
+            Err(e) => {
+                report.error(&word.path, format!("cannot read {}: {}", path.display(), reason(&e)), cure);
+                None
+            }
+        }
+    }
+
+    /// A file that is no secret.
+    pub(super) fn file(&mut self, word: &Word, max: u64, report: &mut Report) -> Option<Vec<u8>> {
+        self.read(word, max, false, "name an existing file; a relative name starts at the manifest's folder", report)
+    }
+
+    /// A private key.
+    pub(super) fn key_file(&mut self, word: &Word, max: u64, report: &mut Report) -> Option<Secret> {
+        self.read(word, max, true, "name an existing file; a relative name starts at the manifest's folder", report).map(Secret::new)
+    }
+
     /// The secret of the item at `owner`, with the place to complain about.
     fn load(&mut self, owner: &KeyPath, file: Option<&Word>, inline: Option<&Word>, report: &mut Report) -> Option<(Secret, KeyPath)> {
         match (file, inline) {
@@ -74,23 +106,8 @@ impl Secrets<'_> {
                 Some((Secret::new(w.text.clone().into_bytes()), w.path.clone()))
             }
             (Some(w), None) => {
-                let path = self.base.join(&w.text);
-                match (self.read)(&path) {
-                    Ok(file) => {
-                        if let Some(mode) = file.open_mode {
-                            report.warn(
-                                &w.path,
-                                format!("{} is open to everybody (mode {mode:03o})", path.display()),
-                                "run `chmod 600` on it",
-                            );
-                        }
-                        Some((trimmed(file.bytes), w.path.clone()))
-                    }
-                    Err(e) => {
-                        report.error(&w.path, format!("cannot read {}: {}", path.display(), reason(&e)), MAKE);
-                        None
-                    }
-                }
+                let file = self.read(w, SECRET_FILE_MAX, true, MAKE, report)?;
+                Some((trimmed(file), w.path.clone()))
             }
         }
         .and_then(|(secret, at)| {

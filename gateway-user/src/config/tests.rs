@@ -68,6 +68,7 @@ fn both_nodes_of_a_pair_have_equal_digests() {
         [
             "crypto ipsec transform-set TRANSFORMSET_1",
             "crypto isakmp key 192.168.3.1",
+            "crypto isakmp nat-traversal",
             "crypto isakmp policy 1",
             "crypto isakmp timers",
             "crypto map CMAP_1 1",

@@ -2,12 +2,13 @@
 
 use super::super::decode::Word;
 use super::super::identity;
-use super::super::model::Profile;
+use super::super::model::{Profile, Trustpoint};
 use super::super::raw::{Ikev2, RawPpk, RawProfile, RawProposal};
 use super::super::report::{Report, one_of};
 use super::super::secrets::Secrets;
 use super::super::values;
 use super::super::words::{self, Exchange};
+use super::pki::{self, Trustpoints};
 use crate::crypto::{AesKey, CipherAlg, DhGroup, Icv, IntegAlg, PrfAlg};
 use crate::ike::{AuthMethod, Ikev2Profile, Ikev2Proposal, Ppk};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(super) struct Checked {
 }
 
 /// Checks the section.
-pub(super) fn check(raw: &Ikev2, secrets: &mut Secrets<'_>, report: &mut Report) -> Checked {
+pub(super) fn check(raw: &Ikev2, trustpoints: &Trustpoints, secrets: &mut Secrets<'_>, report: &mut Report) -> Checked {
     if raw.keyring.is_some() {
         let cause = "keys of both versions stand in one place";
         report.error_key(&raw.path.key("keyring"), cause, "write them as items of `crypto.isakmp.key`");
@@ -55,7 +56,7 @@ pub(super) fn check(raw: &Ikev2, secrets: &mut Secrets<'_>, report: &mut Report)
     let declared: Vec<&str> = declared.iter().map(|(n, _)| n.text.as_str()).collect();
     for (name, p) in raw.profile.iter().flat_map(|t| &t.0) {
         out.names.push(name.text.clone());
-        out.profiles.extend(profile(name, p, &declared, &named, secrets, report));
+        out.profiles.extend(profile(name, p, &declared, &named, trustpoints, secrets, report));
     }
     out.cookie_threshold = raw.cookie_threshold.as_ref().and_then(|w| values::size(w, 0..=100_000, report)).map(|n| n as usize);
     out
@@ -241,6 +242,7 @@ fn profile(
     raw: &RawProfile,
     declared: &[&str],
     named: &[(&str, Vec<Ikev2Proposal>)],
+    trustpoints: &Trustpoints,
     secrets: &mut Secrets<'_>,
     report: &mut Report,
 ) -> Option<Profile> {
@@ -265,21 +267,24 @@ fn profile(
         None => Some(None),
     };
     let (proposals, names) = proposals?;
+    let (local_auth, remote_auth) = (local_auth?, remote_auth?);
+    let trustpoint = signatures(raw, (local_auth, remote_auth), trustpoints, report)?;
+    let signs = |m: AuthMethod| trustpoint.as_ref().filter(|_| m == AuthMethod::Signature);
     let profile = Ikev2Profile {
         name: label?,
         proposals,
         local_id: local_id?,
         remote_id: remote_id?,
-        local_auth: local_auth?,
-        remote_auth: remote_auth?,
-        credential: None,
-        trust: None,
+        local_auth,
+        remote_auth,
+        credential: signs(local_auth).and_then(|t| t.credential.clone()),
+        trust: signs(remote_auth).and_then(|t| t.trust.clone()),
         ppk: ppk?,
         lifetime_s: lifetime?.as_secs(),
         fragment_bytes: fragment_bytes?,
         childless: raw.childless.unwrap_or(false),
     };
-    Some(Profile { profile: Arc::new(profile), proposals: names })
+    Some(Profile { profile: Arc::new(profile), proposals: names, trustpoint: trustpoint.map(|t| t.name) })
 }
 
 fn proposals(
@@ -327,12 +332,43 @@ fn authentication(word: Option<&Word>, report: &mut Report) -> Option<AuthMethod
         ("ecdsa-sig", AuthMethod::Signature),
     ];
     let Some(w) = word else { return Some(AuthMethod::PreShared) };
-    let method = values::choose(w, "authentication", &METHODS, report)?;
-    if method == AuthMethod::Signature {
-        report.error(&w.path, "signatures are not offered yet", "use `pre-share` and a key under `crypto.isakmp.key`");
+    values::choose(w, "authentication", &METHODS, report)
+}
+
+/// Certificates of a profile whose ends sign.
+fn signatures(
+    raw: &RawProfile,
+    (local, remote): (AuthMethod, AuthMethod),
+    trustpoints: &Trustpoints,
+    report: &mut Report,
+) -> Option<Option<Trustpoint>> {
+    let Some(w) = &raw.trustpoint else {
+        let signed = [(local, &raw.authentication_local), (remote, &raw.authentication_remote)];
+        if let Some((_, w)) = signed.into_iter().find(|(m, _)| *m == AuthMethod::Signature) {
+            let at = w.as_ref().map_or(&raw.path, |w| &w.path);
+            report.error(at, "signatures need a certificate", "add `trustpoint: NAME`, and the trustpoint under `crypto.pki`");
+            return None;
+        }
+        return Some(None);
+    };
+    let t = trustpoints.find(w, report)?;
+    if local == AuthMethod::Signature && t.credential.is_none() {
+        report.error(&w.path, format!("trustpoint `{}` has no certificate of our own", t.name), pki::OWN);
         return None;
     }
-    Some(method)
+    if remote == AuthMethod::Signature && t.trust.is_none() {
+        report.error(&w.path, format!("trustpoint `{}` has no authority to check the peer by", t.name), "add `ca_file` to it");
+        return None;
+    }
+    if remote == AuthMethod::Signature && raw.identity_remote.is_none() {
+        let cause = "whoever has a certificate of this authority can pose as the peer";
+        report.warn(&w.path, cause, "add `identity_remote`, a name that the peer's certificate holds");
+    }
+    if local != AuthMethod::Signature && remote != AuthMethod::Signature {
+        report.error(&w.path, "a trustpoint, but neither end signs", "add `authentication_local: signature`, or take it out");
+        return None;
+    }
+    Some(Some(t))
 }
 
 fn ppk(raw: &RawPpk, secrets: &mut Secrets<'_>, report: &mut Report) -> Option<Ppk> {

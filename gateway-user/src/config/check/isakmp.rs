@@ -1,14 +1,16 @@
 //! `crypto.isakmp`: policies, keys, timers, limits.
 
 use super::super::decode::Word;
+use super::super::model::Trustpoint;
 use super::super::raw::{Isakmp, RawPolicy};
-use super::super::report::{Report, one_of};
+use super::super::report::{KeyPath, Report, one_of};
 use super::super::secrets::Secrets;
 use super::super::values;
 use super::super::words::{self, Exchange};
 use super::keys;
+use super::pki::{self, Trustpoints};
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
-use crate::ike::{AuthMethod, DpdConfig, IkeLimits, IsakmpPolicy, PreSharedKey};
+use crate::ike::{AuthMethod, DpdConfig, IkeLimits, IsakmpPolicy, PeerPolicy, PreSharedKey};
 use std::time::Duration;
 
 const S: Duration = Duration::from_secs(1);
@@ -17,6 +19,8 @@ const MS: Duration = Duration::from_millis(1);
 const POLICY_MAX: u32 = 10_000;
 /// Default lifetime of an ISAKMP SA: one day, as the guide's.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(86_400);
+/// Time between NAT keepalives (RFC 3948 4).
+const NAT_KEEPALIVE_DEFAULT: Duration = Duration::from_secs(20);
 
 /// The engine's part of the section.
 pub(super) struct Checked {
@@ -26,12 +30,16 @@ pub(super) struct Checked {
     pub(super) retransmit_first: Duration,
     pub(super) retransmit_tries: u32,
     pub(super) limits: IkeLimits,
+    pub(super) peers: Vec<PeerPolicy>,
+    pub(super) nat_traversal: bool,
+    pub(super) nat_keepalive: Duration,
+    pub(super) trustpoint: Option<Trustpoint>,
 }
 
 /// Checks the section.
 ///
 /// `v1` says whether version 1 is spoken at all: only then a policy is needed.
-pub(super) fn check(raw: &Isakmp, v1: bool, secrets: &mut Secrets<'_>, report: &mut Report) -> Checked {
+pub(super) fn check(raw: &Isakmp, v1: bool, trustpoints: &Trustpoints, secrets: &mut Secrets<'_>, report: &mut Report) -> Checked {
     let mut policies: Vec<IsakmpPolicy> = raw.policy.iter().flat_map(|t| &t.0).filter_map(|(n, p)| policy(n, p, report)).collect();
     policies.sort_by_key(|p| p.number);
     if v1 && raw.policy.as_ref().is_none_or(|t| t.0.is_empty()) {
@@ -45,13 +53,103 @@ pub(super) fn check(raw: &Isakmp, v1: bool, secrets: &mut Secrets<'_>, report: &
         );
     }
     let retransmit = raw.retransmit.clone().unwrap_or_default();
+    let peers = peers(raw, &policies, report);
+    let nat = raw.nat_traversal.clone().unwrap_or_default();
     Checked {
+        trustpoint: trustpoint(raw, &policies, trustpoints, report),
         policies,
         keys: keys::check(raw, secrets, report),
         dpd: dpd(raw, report),
         retransmit_first: retransmit.first.and_then(|w| values::duration(&w, 100 * MS..=60 * S, report)).unwrap_or(S),
         retransmit_tries: retransmit.tries.and_then(|w| values::number(&w, 1..=12, report)).unwrap_or(6),
         limits: limits(raw, report),
+        peers,
+        nat_traversal: nat.enabled.unwrap_or(true),
+        nat_keepalive: nat.keepalive.and_then(|w| values::duration(&w, 5 * S..=3600 * S, report)).unwrap_or(NAT_KEEPALIVE_DEFAULT),
+    }
+}
+
+/// Certificates of version 1: the trustpoint that is named, or the only one.
+fn trustpoint(raw: &Isakmp, policies: &[IsakmpPolicy], trustpoints: &Trustpoints, report: &mut Report) -> Option<Trustpoint> {
+    let signed = policies.iter().find(|p| p.authentication == AuthMethod::Signature);
+    let (trustpoint, at) = match (&raw.trustpoint, trustpoints.only()) {
+        (Some(w), _) => (trustpoints.find(w, report)?, w.path.clone()),
+        (None, Some(only)) => (only.clone(), raw.path.key("policy")),
+        (None, None) => {
+            // A trustpoint that was refused is named where it stands.
+            if let Some(p) = signed.filter(|_| trustpoints.names.len() != 1) {
+                let at = raw.path.key("policy").key(&p.number.to_string()).key("authentication");
+                report.error(
+                    &at,
+                    "signatures need a certificate",
+                    "write `trustpoint: NAME` under `crypto.isakmp` and `crypto.pki.trustpoint`",
+                );
+            }
+            return None;
+        }
+    };
+    if signed.is_none() {
+        return raw.trustpoint.is_some().then_some(trustpoint);
+    }
+    match &trustpoint.credential {
+        None => report.error(&at, format!("trustpoint `{}` has no certificate of our own", trustpoint.name), pki::OWN),
+        Some(c) if !c.signs_ikev1() => {
+            let cause = format!("the key of trustpoint `{}` is no RSA key: version 1 has no other signature here", trustpoint.name);
+            report.error(&at, cause, "use an RSA certificate, or IKEv2");
+        }
+        Some(_) if trustpoint.trust.is_none() => {
+            report.error(&at, format!("trustpoint `{}` has no authority to check the peer by", trustpoint.name), "add `ca_file` to it");
+        }
+        Some(_) => {}
+    }
+    Some(trustpoint)
+}
+
+fn peers(raw: &Isakmp, policies: &[IsakmpPolicy], report: &mut Report) -> Vec<PeerPolicy> {
+    let mut out: Vec<PeerPolicy> = Vec::new();
+    let declared: Vec<&str> = raw.policy.iter().flat_map(|t| &t.0).map(|(n, _)| n.text.as_str()).collect();
+    for p in raw.peer.iter().flatten() {
+        let Some((word, peer)) = keys::peer(&p.path, p.address.as_ref(), p.identity.as_ref(), report) else { continue };
+        if out.iter().any(|o| o.peer == peer) {
+            report.error(&word.path, format!("{} stands twice", word.text), "keep one item for each peer");
+            continue;
+        }
+        let mut numbers = Vec::new();
+        for w in p.policy.iter().flatten() {
+            match policies.iter().find(|x| x.number.to_string() == w.text) {
+                Some(x) if numbers.contains(&x.number) => report.error(&w.path, format!("`{}` stands twice", w.text), "take one out"),
+                Some(x) => numbers.push(x.number),
+                // A policy that was refused is named where it stands.
+                None if declared.contains(&w.text.as_str()) => {}
+                None => report.error(&w.path, format!("there is no ISAKMP policy `{}`", w.text), one_of(&w.text, &declared)),
+            }
+        }
+        let aggressive = p.aggressive_mode.unwrap_or(false);
+        if aggressive {
+            let used: Vec<&IsakmpPolicy> = policies.iter().filter(|x| numbers.is_empty() || numbers.contains(&x.number)).collect();
+            aggressive_mode(&p.path.key("aggressive_mode"), &used, report);
+        }
+        out.push(PeerPolicy { peer, aggressive, policies: numbers });
+    }
+    out
+}
+
+/// What aggressive mode cannot do, and what it gives away (RFC 2409 5.4).
+fn aggressive_mode(at: &KeyPath, used: &[&IsakmpPolicy], report: &mut Report) {
+    let first = used.first();
+    if let Some((a, b)) = first.and_then(|a| used.iter().find(|b| b.group != a.group).map(|b| (a, b))) {
+        report.error(
+            at,
+            format!("aggressive mode cannot agree on a group, but policies {} and {} have different ones", a.number, b.number),
+            format!("add `policy: [{}]`", a.number),
+        );
+    }
+    if used.iter().any(|p| p.authentication == AuthMethod::PreShared) {
+        report.warn(
+            at,
+            "aggressive mode sends a hash of the key to whoever asks: the key can be guessed without another packet",
+            "use main mode or IKEv2; if the peer has neither, a random key of 32 bytes",
+        );
     }
 }
 
@@ -86,7 +184,7 @@ fn policy(number: &Word, raw: &RawPolicy, report: &mut Report) -> Option<IsakmpP
         }
         None => Some(HashAlg::Sha256),
     };
-    let authentication = raw.authentication.as_ref().is_none_or(|w| authentication(w, report));
+    let authentication = raw.authentication.as_ref().map_or(Some(AuthMethod::PreShared), |w| authentication(w, report));
     let group = match &raw.group {
         Some(w) => words::dh_group(w, Exchange::V1, report),
         None => Some(DhGroup::Modp2048),
@@ -95,30 +193,35 @@ fn policy(number: &Word, raw: &RawPolicy, report: &mut Report) -> Option<IsakmpP
         Some(w) => values::duration(w, 60 * S..=7 * LIFETIME_DEFAULT, report),
         None => Some(LIFETIME_DEFAULT),
     };
-    authentication.then_some(IsakmpPolicy {
+    Some(IsakmpPolicy {
         number: n,
         encryption: encryption?,
         hash: hash?,
         group: group?,
         lifetime_s: lifetime?.as_secs(),
-        authentication: AuthMethod::PreShared,
+        authentication: authentication?,
     })
 }
 
-fn authentication(w: &Word, report: &mut Report) -> bool {
+fn authentication(w: &Word, report: &mut Report) -> Option<AuthMethod> {
     match w.text.as_str() {
-        "pre-share" => true,
-        "rsa-sig" | "rsa-encr" | "ecdsa-sig" => {
+        "pre-share" => Some(AuthMethod::PreShared),
+        "rsa-sig" | "signature" => Some(AuthMethod::Signature),
+        "rsa-encr" => {
+            report.error(&w.path, "RSA encryption is not offered: its answers give keys away (CVE-2018-5389)", "use rsa-sig or pre-share");
+            None
+        }
+        "ecdsa-sig" => {
             report.error(
                 &w.path,
-                format!("authentication `{}` is not offered yet", w.text),
-                "use `pre-share` and a key under `crypto.isakmp.key`",
+                "version 1 signs with RSA only here",
+                "use rsa-sig, or an IKEv2 profile with `authentication_local: signature`",
             );
-            false
+            None
         }
         _ => {
-            report.error(&w.path, format!("unknown authentication `{}`", w.text), one_of(&w.text, &["pre-share"]));
-            false
+            report.error(&w.path, format!("unknown authentication `{}`", w.text), one_of(&w.text, &["pre-share", "rsa-sig"]));
+            None
         }
     }
 }

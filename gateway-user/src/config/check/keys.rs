@@ -3,7 +3,7 @@
 use super::super::decode::Word;
 use super::super::identity;
 use super::super::raw::{Isakmp, RawKey};
-use super::super::report::Report;
+use super::super::report::{KeyPath, Report};
 use super::super::secrets::Secrets;
 use crate::ike::{PeerMatch, PreSharedKey};
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ pub(super) fn check(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report
     let mut seen: HashSet<String> = HashSet::new();
     for k in raw.key.iter().flatten() {
         let secret = secrets.psk(&k.path, k.secret_file.as_ref(), k.secret.as_ref(), k.allow_weak.unwrap_or(false), report);
-        let Some((word, peer)) = peer(k, report) else { continue };
+        let Some((word, peer)) = key_peer(k, report) else { continue };
         if !seen.insert(format!("{peer:?}")) {
             report.error(&word.path, format!("{} has a key already", word.text), "take one out");
             continue;
@@ -27,20 +27,8 @@ pub(super) fn check(raw: &Isakmp, secrets: &mut Secrets<'_>, report: &mut Report
 }
 
 /// Whom a key is for.
-fn peer<'w>(raw: &'w RawKey, report: &mut Report) -> Option<(&'w Word, PeerMatch)> {
-    let word = match (&raw.address, &raw.identity) {
-        (Some(_), Some(w)) => {
-            report.error_key(&w.path, "both `address` and `identity` are given", "keep one; write a second key for the other");
-            return None;
-        }
-        (None, Some(w)) => return identity::identity(w, report).map(|id| (w, PeerMatch::Identity(id))),
-        (None, None) => {
-            report.error_key(&raw.path, "`address` is missing", "write the peer's address");
-            return None;
-        }
-        (Some(w), None) => w,
-    };
-    let peer = identity::peers(word, report)?;
+fn key_peer<'w>(raw: &'w RawKey, report: &mut Report) -> Option<(&'w Word, PeerMatch)> {
+    let (word, peer) = peer(&raw.path, raw.address.as_ref(), raw.identity.as_ref(), report)?;
     if peer == PeerMatch::Any {
         let cause = "a key for all peers lets each of them pose as any other";
         if !raw.allow_any.unwrap_or(false) {
@@ -50,4 +38,25 @@ fn peer<'w>(raw: &'w RawKey, report: &mut Report) -> Option<(&'w Word, PeerMatch
         report.warn(&word.path, cause, "write one key for each peer's address");
     }
     Some((word, peer))
+}
+
+/// Whom an item is for: `address` or `identity`.
+pub(super) fn peer<'w>(
+    owner: &KeyPath,
+    address: Option<&'w Word>,
+    identity: Option<&'w Word>,
+    report: &mut Report,
+) -> Option<(&'w Word, PeerMatch)> {
+    match (address, identity) {
+        (Some(_), Some(w)) => {
+            report.error_key(&w.path, "both `address` and `identity` are given", "keep one; write a second item for the other");
+            None
+        }
+        (None, Some(w)) => identity::identity(w, report).map(|id| (w, PeerMatch::Identity(id))),
+        (None, None) => {
+            report.error_key(owner, "`address` is missing", "write the peer's address");
+            None
+        }
+        (Some(w), None) => identity::peers(w, report).map(|peer| (w, peer)),
+    }
 }

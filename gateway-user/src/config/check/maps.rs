@@ -38,12 +38,20 @@ pub(super) struct Checked {
     pub(super) replay: BTreeMap<String, ReplayInterval>,
 }
 
+/// Pre-shared keys.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a> {
+    pub(super) list: &'a [PreSharedKey],
+    /// Version 1 has a policy that needs one.
+    pub(super) v1: bool,
+}
+
 /// What entries refer to.
 struct Names<'a> {
     sets: &'a [(TransformSet, EspTransform)],
     set_names: Vec<&'a str>,
     lists: HashMap<&'a str, &'a [Word]>,
-    keys: Option<&'a [PreSharedKey]>,
+    keys: Option<Keys<'a>>,
     ikev2: &'a ikev2::Checked,
     global: Lifetime,
 }
@@ -59,7 +67,7 @@ pub(super) fn speak_v1(raw: &Crypto) -> bool {
 pub(super) fn check(
     raw: &Crypto,
     lists: &[(Word, Vec<Word>)],
-    keys: Option<&[PreSharedKey]>,
+    keys: Option<Keys<'_>>,
     ikev2: &ikev2::Checked,
     interfaces: &[interfaces::Checked],
     report: &mut Report,
@@ -289,9 +297,9 @@ struct Versions {
 
 impl Versions {
     /// True when a pre-shared key is needed.
-    fn pre_shared(&self) -> bool {
+    fn pre_shared(&self, v1: bool) -> bool {
         let by_key = |p: &Ikev2Profile| p.local_auth == AuthMethod::PreShared || p.remote_auth == AuthMethod::PreShared;
-        self.ikev1 || self.ikev2.as_deref().is_some_and(by_key)
+        self.ikev1 && v1 || self.ikev2.as_deref().is_some_and(by_key)
     }
 }
 
@@ -379,9 +387,9 @@ fn peers(
             return None;
         }
         let id = versions.and_then(|v| v.ikev2.as_ref()).and_then(|p| p.remote_id.as_ref());
-        if versions.is_some_and(Versions::pre_shared)
-            && names.keys.as_ref().is_some_and(|k| !k.iter().any(|k| k.peer.specificity(addr, id).is_some()))
-        {
+        let missing =
+            |k: Keys<'_>| versions.is_some_and(|v| v.pre_shared(k.v1)) && !k.list.iter().any(|k| k.peer.specificity(addr, id).is_some());
+        if names.keys.is_some_and(missing) {
             report.error(
                 &w.path,
                 format!("there is no key for peer {addr}"),

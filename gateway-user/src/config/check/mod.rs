@@ -5,6 +5,7 @@ mod interfaces;
 mod isakmp;
 mod keys;
 mod maps;
+mod pki;
 mod ssp;
 mod transforms;
 
@@ -14,7 +15,7 @@ use super::raw::{Isakmp, Manifest, RawDataplane};
 use super::report::Report;
 use super::secrets::Secrets;
 use super::values;
-use crate::ike::IkeConfig;
+use crate::ike::{AuthMethod, IkeConfig};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -48,12 +49,13 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
     if isakmp_raw.is_none() && crypto.ikev2.is_none() {
         report.error_key(&crypto_at, "`crypto.isakmp` is missing", "write a policy and a key");
     }
-    let ikev2 = ikev2::check(&crypto.ikev2.clone().unwrap_or_default(), secrets, report);
+    let trustpoints = pki::check(&crypto.pki.clone().unwrap_or_default(), secrets, report);
+    let ikev2 = ikev2::check(&crypto.ikev2.clone().unwrap_or_default(), &trustpoints, secrets, report);
     let before = report.error_count();
     let isakmp = isakmp_raw
         .clone()
         .or_else(|| crypto.ikev2.as_ref().map(|_| Isakmp { path: isakmp_at.clone(), ..Isakmp::default() }))
-        .map(|i| isakmp::check(&i, maps::speak_v1(&crypto), secrets, report));
+        .map(|i| isakmp::check(&i, maps::speak_v1(&crypto), &trustpoints, secrets, report));
     let keys_ok = report.error_count() == before;
     let bound = sound
         && ssp::bindings(
@@ -63,7 +65,10 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
             &faces,
             report,
         );
-    let keys = isakmp.as_ref().map(|i| i.keys.as_slice()).filter(|_| keys_ok);
+    let keys = isakmp
+        .as_ref()
+        .filter(|_| keys_ok)
+        .map(|i| maps::Keys { list: i.keys.as_slice(), v1: i.policies.iter().any(|p| p.authentication == AuthMethod::PreShared) });
     let lists = raw.access_list.as_ref().map_or(&[][..], |t| &t.0);
     let maps = maps::check(&crypto, lists, keys, &ikev2, &faces, report);
     let metrics = raw.metrics.as_ref().and_then(|m| m.listen.as_ref()).and_then(|w| listener(w, report));
@@ -87,7 +92,11 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
             retransmit_tries: isakmp.retransmit_tries,
             limits: isakmp.limits,
             cookie_threshold: ikev2.cookie_threshold.unwrap_or(IkeConfig::default().cookie_threshold),
-            ..IkeConfig::default()
+            peers: isakmp.peers,
+            credential: isakmp.trustpoint.as_ref().and_then(|t| t.credential.clone()),
+            trust: isakmp.trustpoint.as_ref().and_then(|t| t.trust.clone()),
+            nat_traversal: isakmp.nat_traversal,
+            nat_keepalive: isakmp.nat_keepalive,
         },
         replay: maps.replay,
         metrics,
@@ -98,6 +107,7 @@ pub(super) fn check(raw: &Manifest, secrets: &mut Secrets<'_>, report: &mut Repo
         transform_sets: maps.sets,
         ikev2_proposals: ikev2.proposals,
         ikev2_profiles: ikev2.profiles,
+        trustpoints: trustpoints.list,
         maps: maps.info,
     };
     config.digests = digest::items(&config);
