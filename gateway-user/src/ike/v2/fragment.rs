@@ -144,3 +144,7 @@ impl Reassembly {
         Ok(Some(Opened { first: whole.first, plain: whole.parts.into_values().flatten().collect() }))
     }
 }
+
+#[cfg(test)]
+#[path = "fragment_tests.rs"]
+mod tests;

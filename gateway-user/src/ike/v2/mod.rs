@@ -6,6 +6,8 @@ pub mod keymat;
 pub mod message;
 pub mod proposal;
 pub mod selectors;
+#[cfg(test)]
+mod vectors;
 
 pub use engine::{Engine, Fallback};
 

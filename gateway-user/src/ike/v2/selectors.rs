@@ -5,7 +5,7 @@ use crate::sad::Selector;
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Selectors in one payload: their count is one byte.
+/// Types of selectors, with their lengths of 16 and 40 bytes.
 const IPV4_RANGE: u8 = 7;
 const IPV6_RANGE: u8 = 8;
 const ICMP: u8 = 1;
@@ -205,7 +205,7 @@ pub fn narrow<'a>(
 }
 
 fn meet(flow: &Flow, local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<Narrowed> {
-    let (local_meet, remote_meet) = (best(flow.local, local)?, best(flow.remote, remote)?);
+    let (local_meet, remote_meet) = one_protocol(best(flow.local, local)?, best(flow.remote, remote)?)?;
     // The peer's packet may be named before a range that we take whole.
     let whole = |asked: &[TrafficSelector], got: Selector| asked.iter().all(|t| TrafficSelector::of(got).covers(t));
     let narrowed = !(whole(local, local_meet) && whole(remote, remote_meet));
@@ -225,7 +225,17 @@ fn best(flow: Selector, asked: &[TrafficSelector]) -> Option<Selector> {
 /// Checks as initiator what the responder answered: every selector inside the flow, and all of them one pair for one SA. Gives the pair
 /// (local, remote).
 pub fn accept(flow: &Flow, local: &[TrafficSelector], remote: &[TrafficSelector]) -> Option<(Selector, Selector)> {
-    Some((one(flow.local, local)?, one(flow.remote, remote)?))
+    one_protocol(one(flow.local, local)?, one(flow.remote, remote)?)
+}
+
+/// A packet has one protocol: what one side leaves open, the other side says.
+fn one_protocol(local: Selector, remote: Selector) -> Option<(Selector, Selector)> {
+    let proto = match (local.proto, remote.proto) {
+        (0, p) | (p, 0) => p,
+        (p, q) if p == q => p,
+        _ => return None,
+    };
+    Some((Selector { proto, ..local }, Selector { proto, ..remote }))
 }
 
 fn one(flow: Selector, answer: &[TrafficSelector]) -> Option<Selector> {

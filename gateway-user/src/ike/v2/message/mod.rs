@@ -10,6 +10,9 @@ mod outgoing;
 mod payload;
 mod sealed;
 
+#[cfg(test)]
+pub(super) mod tests;
+
 pub use fault::Fault;
 pub use header::{Exchange, HEADER_LEN, Header, HeaderFault, invalid_major_version};
 pub use notify::{Delete, Notify, NotifyType, Protocol};

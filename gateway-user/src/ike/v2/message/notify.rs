@@ -196,7 +196,7 @@ impl fmt::Display for NotifyType {
 pub struct Notify<'a> {
     /// Protocol of the SA it concerns.
     pub protocol: Protocol,
-    /// SPI of the SA it concerns: as the sender of the payload would expect it inbound; 0, 4 or 8 bytes.
+    /// SPI of the SA it concerns, as the sender of the payload expects it inbound: 4 bytes, or none.
     pub spi: &'a [u8],
     /// Type.
     pub kind: NotifyType,
@@ -209,9 +209,6 @@ impl<'a> Notify<'a> {
         let protocol = Protocol::from_number(r.u8("notify protocol")?);
         let spi_len = r.u8("notify SPI size")?;
         let kind = NotifyType(r.u16("notify type")?);
-        if !matches!(spi_len, 0 | 4 | 8) {
-            return Err(DecodeError::Length { field: "notify SPI size", got: spi_len.into() });
-        }
         let spi = r.take(spi_len.into(), "notify SPI")?;
         Ok(Self { protocol, spi, kind, data: r.rest() })
     }
@@ -244,11 +241,12 @@ impl Delete {
         let protocol = Protocol::from_number(r.u8("delete protocol")?);
         let size = r.u8("delete SPI size")?;
         let count = r.u16("delete SPI count")?;
-        let want = match protocol {
-            Protocol::Ike => 0,
-            Protocol::Esp | Protocol::Ah | Protocol::None | Protocol::Other(_) => 4,
+        let fits = match protocol {
+            Protocol::Ike => size == 0,
+            Protocol::Esp | Protocol::Ah => size == 4,
+            Protocol::None | Protocol::Other(_) => true,
         };
-        if size != want {
+        if !fits {
             return Err(DecodeError::Length { field: "delete SPI size", got: size.into() });
         }
         let field = "delete SPI count";

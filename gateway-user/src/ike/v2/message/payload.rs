@@ -106,7 +106,7 @@ pub struct Id<'a> {
 impl Id<'_> {
     fn decode<'a>(r: &mut Reader<'a>) -> Decode<Id<'a>> {
         let body = r.rest();
-        if body.len() <= 4 {
+        if body.len() < 4 {
             return Err(DecodeError::Length { field: "identity", got: body.len() });
         }
         Ok(Id { body })
@@ -118,6 +118,9 @@ impl Id<'_> {
         let kind = r.u8("identity type").ok()?;
         r.take(3, "reserved").ok()?;
         let data = r.rest();
+        if data.is_empty() {
+            return None;
+        }
         let text = || std::str::from_utf8(data).ok().filter(|s| !s.contains('\0')).map(str::to_owned);
         match kind {
             1 => <[u8; 4]>::try_from(data).ok().map(|a| Identity::Address(Ipv4Addr::from(a).into())),
