@@ -78,6 +78,7 @@ impl IkeKeys {
 
 /// Keys of a pair of ESP SAs (RFC 7296 2.17): prf+ (SK_d, [SK(0) |] Ni | Nr [| SK(1) …]). First those of the direction from the initiator
 /// of this exchange, of each encryption before integrity.
+#[expect(clippy::too_many_arguments, reason = "the inputs of RFC 7296 2.17, each of them used once")]
 pub fn child_keys(
     prf: PrfAlg,
     sk_d: &Secret,
