@@ -180,6 +180,10 @@ pub enum IsakmpState {
     MM_KEY_AUTH,
     /// Ready for quick modes.
     QM_IDLE,
+    /// Aggressive mode: nothing exchanged yet.
+    AG_NO_STATE,
+    /// Aggressive mode: keys exchanged.
+    AG_INIT_EXCH,
     /// IKEv2: before the peer is authenticated.
     IN_NEG,
     /// IKEv2: established.

@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// UDP port of IKE.
+pub(super) const IKE_PORT: u16 = 500;
 /// UDP port of NAT traversal: IKE there begins with a marker (RFC 3948 2.2).
 pub(super) const NAT_T_PORT: u16 = 4500;
 /// Four zero bytes where ESP has its SPI.

@@ -32,12 +32,14 @@ pub(in crate::ike) struct Child {
     pub(in crate::ike) retired: bool,
     pub(super) up_at: Instant,
     pub(super) initiator: bool,
+    /// Inside UDP.
+    pub(super) encap: bool,
 }
 
 impl Child {
     fn new(child: &ChildSa, order: u64, up_at: Instant) -> Self {
         Self {
-            flow: FlowKey { pair: (child.local, child.peer), local: child.ts_local, remote: child.ts_remote },
+            flow: FlowKey { pair: PairKey::of_child(child), local: child.ts_local, remote: child.ts_remote },
             spi_in: child.spi_in,
             spi_out: child.spi_out,
             map: child.map.clone(),
@@ -47,6 +49,7 @@ impl Child {
             retired: false,
             up_at,
             initiator: child.initiator,
+            encap: child.encap.is_some(),
         }
     }
 
@@ -64,7 +67,7 @@ impl Engine {
         let loses = old.and_then(|spi| self.children.get(&spi)).is_some_and(|c| c.order > order);
         self.link(entry, now);
         self.command(IkeCommand::InstallChild(child));
-        self.event(IkeEvent::ChildUp { spi_in, peer: flow.pair.1, rekey: old });
+        self.event(IkeEvent::ChildUp { spi_in, peer: flow.pair.peer, rekey: old });
         match old {
             Some(_) if loses => self.retire(spi_in, initiator, now),
             Some(old) => {
@@ -135,6 +138,39 @@ impl Engine {
         }
     }
 
+    /// Another peer key in every table: its NAT shows the peer elsewhere.
+    pub(super) fn rekey_tables(&mut self, spi_in: Spi, new: PairKey, now: Instant) {
+        let Some(mut child) = self.children.remove(&spi_in) else { return };
+        let old = child.flow;
+        if let Some(p) = self.pairs.get_mut(&old.pair) {
+            p.children.remove(&spi_in);
+        }
+        if self.outbound.get(&(old.pair, child.spi_out)) == Some(&spi_in) {
+            self.outbound.remove(&(old.pair, child.spi_out));
+        }
+        let carried = self.flows.get(&old) == Some(&spi_in);
+        if carried {
+            self.flows.remove(&old);
+        }
+        child.flow.pair = new;
+        // What is there already is younger.
+        let loses = self.flows.contains_key(&child.flow);
+        if carried && !loses {
+            self.flows.insert(child.flow, spi_in);
+        }
+        let (retired, initiator) = (child.retired, child.initiator);
+        self.link(child, now);
+        if loses && !retired {
+            self.retire(spi_in, initiator, now);
+        }
+    }
+
+    /// Another peer behind the same NAT that carries the same traffic. The kernel could not tell the two apart: the first one keeps it.
+    pub(super) fn flow_holder(&self, flow: &FlowKey) -> Option<PairKey> {
+        let carries = |pair: &PairKey| *pair != flow.pair && self.flows.contains_key(&FlowKey { pair: *pair, ..*flow });
+        self.siblings(flow.pair).map(|(key, _)| *key).find(carries)
+    }
+
     /// Removes a pair from the tables, silently.
     pub(in crate::ike) fn unlink_child(&mut self, spi_in: Spi) -> Option<Child> {
         let child = self.children.remove(&spi_in)?;
@@ -158,6 +194,7 @@ impl Engine {
         }
         self.timers.clear(Timer::ChildGrace(spi_in));
         self.timers.clear(Timer::ChildRetry(spi_in));
+        self.tidy_pair(pair);
         Some(child)
     }
 

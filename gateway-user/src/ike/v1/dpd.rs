@@ -1,11 +1,12 @@
 //! Dead peer detection (RFC 3706): probes only while nothing is heard, numbers that never fall back.
 
-use super::main_mode::{Refuse, Verdict};
+use super::phase1::{Refuse, Verdict};
 use super::quick_body::ended;
 use super::sa::{Handle, PairKey, Probe, Sa};
 use crate::ike::v1::engine::Engine;
 use crate::ike::v1::message::{Notify, PayloadKind, notify_type};
 use crate::ike::v1::timer::Timer;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 /// The peer's numbers may jump ahead by this much (lost probes, a failover at its side).
@@ -82,7 +83,7 @@ impl Engine {
     }
 
     /// The peer's R-U-THERE.
-    pub(super) fn r_u_there(&mut self, handle: Handle, n: &Notify, now: Instant) -> Verdict<Option<Vec<u8>>> {
+    pub(super) fn r_u_there(&mut self, handle: Handle, from: SocketAddr, n: &Notify, now: Instant) -> Verdict<Option<Vec<u8>>> {
         let sa = self.sas.get_mut(&handle).ok_or_else(ended)?;
         let (id, pair) = (sa.id, sa.pair());
         let number = read_number(n, id)?;
@@ -96,6 +97,7 @@ impl Engine {
             Some(_) | None => {
                 up.dpd_seen = Some(number);
                 self.heard(pair, now);
+                self.follow(handle, from, now);
             }
         }
         let ack = Notify::isakmp(notify_type::R_U_THERE_ACK, id, number.to_be_bytes().to_vec());
@@ -103,7 +105,7 @@ impl Engine {
     }
 
     /// The answer to one of our probes. Only a number of the running round proves life; a late one is let pass without effect.
-    pub(super) fn r_u_there_ack(&mut self, handle: Handle, n: &Notify, now: Instant) -> Verdict {
+    pub(super) fn r_u_there_ack(&mut self, handle: Handle, from: SocketAddr, n: &Notify, now: Instant) -> Verdict {
         let sa = self.sas.get(&handle).ok_or_else(ended)?;
         let pair = sa.pair();
         let number = read_number(n, sa.id)?;
@@ -111,6 +113,7 @@ impl Engine {
         let probe = self.pairs.get(&pair).and_then(|p| p.probe);
         if probe.is_some_and(|p| number.wrapping_sub(p.first) <= p.last.wrapping_sub(p.first)) {
             self.heard(pair, now);
+            self.follow(handle, from, now);
             return Ok(());
         }
         if (1..=LATE_ACKS).contains(&next.wrapping_sub(number)) {

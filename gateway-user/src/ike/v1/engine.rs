@@ -1,21 +1,22 @@
 //! The engine: tables, demultiplexing, the calls of the daemon. The exchanges are in `v1`.
 
-use super::message::{Exchange, Header, NON_ESP_MARKER, flag};
+use super::message::{Exchange, Header, flag};
+use super::nat::KEEPALIVE;
 use super::timer::{Timer, Timers};
 use super::{Child, FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Up, Want};
 use crate::crypto::Secret;
 use crate::id::{IkeSaId, IkeVersion, Spi};
 use crate::ike::api::{Acquire, IkeCommand, IkeEvent, IkeRequest, IsakmpState, IsakmpView, SpiSource, Transmit};
+use crate::ike::engine::{NAT_T_PORT, NON_ESP_MARKER};
 use crate::ike::job::{Job, JobDone, Outcome};
 use crate::ike::policy::{IkeConfig, MapEntry};
 use crate::rng::Random;
+use crate::sad::Selector;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// UDP port of NAT traversal.
-const NAT_T_PORT: u16 = 4500;
 /// Flows of one peer that may wait for an ISAKMP SA.
 const WANTS_MAX: usize = 4096;
 /// Deadlines handled by one call; what is left stays due.
@@ -50,7 +51,7 @@ pub struct Engine {
     pub(super) half_open: HashMap<IpAddr, usize>,
     pub(super) half_open_total: usize,
     pub(super) quicks: BTreeMap<(Handle, u32), Quick>,
-    pub(super) pairs: HashMap<PairKey, Pair>,
+    pub(super) pairs: BTreeMap<PairKey, Pair>,
     pub(super) children: HashMap<Spi, Child>,
     /// Peer's SPI to ours.
     pub(super) outbound: HashMap<(PairKey, Spi), Spi>,
@@ -84,7 +85,7 @@ impl Engine {
             half_open: HashMap::new(),
             half_open_total: 0,
             quicks: BTreeMap::new(),
-            pairs: HashMap::new(),
+            pairs: BTreeMap::new(),
             children: HashMap::new(),
             outbound: HashMap::new(),
             flows: HashMap::new(),
@@ -103,6 +104,7 @@ impl Engine {
         self.config = config;
         for pair in self.pair_keys() {
             self.arm_dpd(pair, now);
+            self.arm_keepalive(pair, now);
         }
     }
 
@@ -119,16 +121,26 @@ impl Engine {
         if bytes.len() > self.config.limits.datagram_bytes_max {
             return self.refuse(from, "datagram_size", format!("{} bytes", bytes.len()));
         }
-        if to.port() == NAT_T_PORT {
-            let reason = if bytes.starts_with(&NON_ESP_MARKER) { "nat_t_unsupported" } else { "nat_t_not_ike" };
-            return self.refuse(from, reason, "");
-        }
+        let bytes = if to.port() == NAT_T_PORT {
+            if bytes == KEEPALIVE {
+                return;
+            }
+            let Some(message) = bytes.strip_prefix(&NON_ESP_MARKER) else {
+                return self.refuse(from, "nat_t_not_ike", "");
+            };
+            if !self.config.nat_traversal {
+                return self.refuse(from, "nat_t_disabled", "");
+            }
+            message
+        } else {
+            bytes
+        };
         let header = match Header::decode(bytes) {
             Ok(header) => header,
             Err(fault) => return self.refuse(from, fault.reason(), format!("{fault:?}")),
         };
         match header.exchange {
-            Exchange::Main => self.main_datagram(from, to, &header, bytes, now),
+            Exchange::Main | Exchange::Aggressive => self.phase_1_datagram(from, to, &header, bytes, now),
             Exchange::Quick | Exchange::Informational => self.phase_2_datagram(from, to, &header, bytes, now),
         }
         self.flush(now);
@@ -141,7 +153,8 @@ impl Engine {
         let Some(sa) = self.sas.get(&handle) else {
             return self.refuse(from, "unknown_cookies", "");
         };
-        if sa.peer != from || sa.local != to {
+        // A NAT in front of the peer may show it elsewhere by now.
+        if sa.local != to || (sa.peer != from && !(sa.nat.peer && sa.up().is_some())) {
             return self.refuse(from, "wrong_address", format!("{:?} belongs to {}", header.id, sa.peer));
         }
         if header.flags & flag::ENCRYPTED == 0 {
@@ -152,11 +165,16 @@ impl Engine {
             return self.refuse(from, "message_id", "zero in phase 2");
         }
         if sa.up().is_none() {
+            if sa.awaits_message_3() {
+                self.ask_for_message_3(handle, now);
+            }
             return self.refuse(from, "not_established", "");
         }
         match header.exchange {
             Exchange::Quick => self.quick_datagram(handle, from, header, bytes, now),
-            Exchange::Informational | Exchange::Main => self.informational_datagram(handle, from, header, bytes, now),
+            Exchange::Informational | Exchange::Main | Exchange::Aggressive => {
+                self.informational_datagram(handle, from, header, bytes, now)
+            }
         }
     }
 
@@ -179,7 +197,7 @@ impl Engine {
         let peer = if entry.peers.contains(&acquire.peer) { Some(acquire.peer) } else { entry.peers.first().copied() };
         let Some(peer) = peer else { return };
         let Some(flow) = entry.flows.iter().find(|f| f.ace == ace) else { return };
-        let pair = (entry.local, peer);
+        let pair = self.pair_for(PairKey::host(entry.local, peer), flow.local, flow.remote);
         let key = FlowKey { pair, local: flow.local, remote: flow.remote };
         // The packet that asked may be older than the pair that just came up.
         let fresh = self.flows.get(&key).and_then(|spi| self.children.get(spi)).is_some_and(|c| c.is_fresh(now));
@@ -229,7 +247,8 @@ impl Engine {
                 let peer = *entry.peers.first().ok_or_else(|| format!("crypto map {map} {seq} has no peer"))?;
                 for flow in &entry.flows {
                     let want = Want { map: map.clone(), seq, ace: flow.ace, replaces: None };
-                    self.want((entry.local, peer), want, now);
+                    let pair = self.pair_for(PairKey::host(entry.local, peer), flow.local, flow.remote);
+                    self.want(pair, want, now);
                 }
             }
             IkeRequest::RekeyChild(spi) => {
@@ -245,7 +264,7 @@ impl Engine {
                 self.rekey_isakmp(handle, now);
             }
             IkeRequest::ProbePeer(peer) => {
-                let pairs: Vec<_> = self.pair_keys().into_iter().filter(|p| p.1 == peer).collect();
+                let pairs: Vec<_> = self.pair_keys().into_iter().filter(|p| p.peer == peer).collect();
                 if !pairs.into_iter().any(|pair| self.probe(pair, now)) {
                     return Err(format!("no ISAKMP SA with {peer} on which it can be probed"));
                 }
@@ -257,7 +276,7 @@ impl Engine {
     }
 
     fn clear_peer(&mut self, peer: Option<IpAddr>, now: Instant) {
-        let wanted = |p: &PairKey| peer.is_none_or(|peer| p.1 == peer);
+        let wanted = |p: &PairKey| peer.is_none_or(|peer| p.peer == peer);
         for pair in self.pair_keys().into_iter().filter(wanted) {
             self.drop_pair(pair, "cleared by the operator", true, now);
         }
@@ -276,6 +295,7 @@ impl Engine {
                 Timer::Overlap(h) => self.remove_isakmp(h, "replaced", true, now),
                 Timer::Quick(h, mid) => self.quick_timeout(h, mid, now),
                 Timer::Dpd(pair) => self.dpd_timeout(pair, now),
+                Timer::Keepalive(pair) => self.keepalive(pair, now),
                 Timer::ChildGrace(spi) => self.remove_child(spi, "replaced", true, now),
                 Timer::ChildRetry(spi) => self.rekey_child(spi, now),
             }
@@ -363,6 +383,12 @@ impl Engine {
     }
 
     pub(super) fn transmit(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        let payload = if from.port() == NAT_T_PORT { [&NON_ESP_MARKER[..], &payload].concat() } else { payload };
+        self.transmit_raw(from, to, payload);
+    }
+
+    /// Sends bytes that are no IKE message.
+    pub(super) fn transmit_raw(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         if self.active {
             self.transmits.push_back(Transmit { from, to, payload });
         }
@@ -407,9 +433,7 @@ impl Engine {
     }
 
     pub(super) fn pair_keys(&self) -> Vec<PairKey> {
-        let mut keys: Vec<_> = self.pairs.keys().copied().collect();
-        keys.sort_unstable();
-        keys
+        self.pairs.keys().copied().collect()
     }
 
     pub(super) fn psk(&self, peer: IpAddr) -> Option<Secret> {
@@ -417,7 +441,15 @@ impl Engine {
     }
 
     pub(super) fn entries_of(config: &IkeConfig, pair: PairKey) -> impl Iterator<Item = (usize, &MapEntry)> {
-        config.entries.iter().enumerate().filter(move |(_, e)| e.local == pair.0 && e.peers.contains(&pair.1))
+        config.entries.iter().enumerate().filter(move |(_, e)| e.ikev1 && e.local == pair.local && e.peers.contains(&pair.peer))
+    }
+
+    /// The peer at an address that a flow belongs to: who carries it, else who is there, else whoever answers at the well-known ports.
+    fn pair_for(&self, host: PairKey, local: Selector, remote: Selector) -> PairKey {
+        let carries = |pair: &PairKey| self.flows.contains_key(&FlowKey { pair: *pair, local, remote });
+        let keys: Vec<PairKey> =
+            self.siblings(host).filter(|(_, p)| !p.sas.is_empty() || !p.children.is_empty()).map(|(k, _)| *k).collect();
+        keys.iter().find(|k| carries(k)).or(keys.first()).copied().unwrap_or(host)
     }
 
     /// The ISAKMP SA to use with a peer: the newest that is not on its way out.
@@ -454,5 +486,7 @@ fn view_state(state: MainState) -> IsakmpState {
         MainState::MakeKe | MainState::AnsweredSa => IsakmpState::MM_SA_SETUP,
         MainState::WaitKe | MainState::MakeKeys | MainState::AnswerKeys | MainState::AnsweredKe => IsakmpState::MM_KEY_EXCH,
         MainState::WaitAuth => IsakmpState::MM_KEY_AUTH,
+        MainState::AggressiveMakeKe | MainState::AggressiveWait | MainState::AggressiveAnswerKeys => IsakmpState::AG_NO_STATE,
+        MainState::AggressiveMakeKeys | MainState::AggressiveAnswered => IsakmpState::AG_INIT_EXCH,
     }
 }

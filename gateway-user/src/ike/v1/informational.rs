@@ -1,7 +1,7 @@
 //! Informational exchange (RFC 2409 5.7): always encrypted, HASH(1) first. Deletes and notifications.
 
 use super::crypt;
-use super::main_mode::{Refuse, Verdict};
+use super::phase1::{Refuse, Verdict};
 use super::quick_body::{ended, unreadable};
 use super::sa::{Handle, Pair, PairKey, Sa, digest};
 use crate::ike::v1::engine::Engine;
@@ -27,7 +27,7 @@ impl Engine {
             let told = &mut self.pairs.entry(pair).or_insert_with(|| Pair::new(now)).told;
             if told.get(reason).is_none_or(|at| now.saturating_duration_since(*at) >= TELL_GAP) {
                 told.insert(reason, now);
-                self.notice(pair.1, format!("refused ({reason}): {detail}"));
+                self.notice(pair.peer, format!("refused ({reason}): {detail}"));
             }
         }
         self.refuse(from, reason, detail);
@@ -60,7 +60,7 @@ impl Engine {
         let seen = digest(bytes);
         let suite = self.suite(handle).ok_or_else(ended)?;
         if let Some(answer) = self.repeated(handle, message_id, &seen, now)? {
-            self.transmit(suite.local, suite.peer, answer);
+            self.transmit(suite.local, from, answer);
             return Ok(());
         }
         if self.quicks.contains_key(&(handle, message_id)) {
@@ -78,7 +78,9 @@ impl Engine {
             Ok(()) => {
                 for p in payloads.items() {
                     let done = match p.kind {
-                        PayloadKind::Notify => Notify::decode(p.body).map_err(Refuse::from).and_then(|n| self.notified(handle, &n, now)),
+                        PayloadKind::Notify => {
+                            Notify::decode(p.body).map_err(Refuse::from).and_then(|n| self.notified(handle, from, &n, now))
+                        }
                         PayloadKind::Delete => Delete::decode(p.body).map_err(Refuse::from).map(|d| {
                             self.deleted(handle, &d, from, now);
                             None
@@ -126,13 +128,13 @@ impl Engine {
     }
 
     /// A protected notification; the answer, if one was sent.
-    fn notified(&mut self, handle: Handle, n: &Notify, now: Instant) -> Verdict<Option<Vec<u8>>> {
+    fn notified(&mut self, handle: Handle, from: SocketAddr, n: &Notify, now: Instant) -> Verdict<Option<Vec<u8>>> {
         let sa = self.sas.get(&handle).ok_or_else(ended)?;
         let (pair, born) = (sa.pair(), sa.born);
         let up = sa.up().ok_or_else(ended)?;
         match n.kind {
-            notify_type::R_U_THERE => self.r_u_there(handle, n, now),
-            notify_type::R_U_THERE_ACK => self.r_u_there_ack(handle, n, now).map(|()| None),
+            notify_type::R_U_THERE => self.r_u_there(handle, from, n, now),
+            notify_type::R_U_THERE_ACK => self.r_u_there_ack(handle, from, n, now).map(|()| None),
             notify_type::INITIAL_CONTACT => {
                 if !up.contacted && now.saturating_duration_since(up.up_at) < INITIAL_CONTACT_AGE_MAX {
                     self.obey_initial_contact(handle, born, now);
@@ -150,7 +152,7 @@ impl Engine {
                 Ok(None)
             }
             kind if kind < notify_type::STATUS_MIN => {
-                self.notice(pair.1, format!("the peer reports error {kind} for {}", hex(&n.spi)));
+                self.notice(pair.peer, format!("the peer reports error {kind} for {}", hex(&n.spi)));
                 self.peer_reports(handle, n, now);
                 Ok(None)
             }

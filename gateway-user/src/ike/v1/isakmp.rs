@@ -1,6 +1,6 @@
-//! Life of an ISAKMP SA after main mode: establishment, rekey, end; and the flows that wait for one.
+//! Life of an ISAKMP SA after phase 1: establishment, rekey, end; and the flows that wait for one.
 
-use super::sa::{Digest, Handle, PairKey, Sa, Stage, Up};
+use super::sa::{Handle, LastMain, PairKey, Sa, Stage, Up};
 use crate::id::IkeSaId;
 use crate::ike::v1::engine::{Engine, JobTarget};
 use crate::ike::v1::message::{Delete, PayloadKind};
@@ -22,8 +22,9 @@ const SAS_PER_PAIR_MAX: usize = 6;
 const REKEY_RETRY: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// Main mode ended well.
-    pub(super) fn main_up(&mut self, handle: Handle, peer_id: String, last_main: Option<(Digest, Vec<u8>)>, contact: bool, now: Instant) {
+    /// Phase 1 ended well.
+    pub(super) fn main_up(&mut self, handle: Handle, peer_id: String, last_main: Option<LastMain>, contact: bool, now: Instant) {
+        self.join_mapping(handle, &peer_id, now);
         let dpd_next = self.rng.u32() & 0x7fff_ffff;
         let Some(sa) = self.sas.get_mut(&handle) else { return };
         let (id, pair, initiator, born, peer) = (sa.id, sa.pair(), sa.initiator, sa.born, sa.peer);
@@ -43,7 +44,7 @@ impl Engine {
             lifetime_s,
             soft: now,
             hard: now + Duration::from_secs(lifetime_s),
-            peer_dpd: main.peer_dpd,
+            peer_dpd: main.vendors.dpd,
             dpd_next,
             dpd_seen: None,
             recent: VecDeque::new(),
@@ -71,9 +72,9 @@ impl Engine {
             p.starting = None;
         }
         let older_id = older.and_then(|h| self.sas.get(&h)).map(|s| s.id);
-        self.event(IkeEvent::IsakmpUp { id, peer: pair.1, initiator, rekey: older_id });
-        if peer_id != pair.1.to_string() && peer_id != format!("{}/32", pair.1) {
-            self.notice(pair.1, format!("the peer calls itself {peer_id}"));
+        self.event(IkeEvent::IsakmpUp { id, peer: pair.peer, initiator, rekey: older_id });
+        if peer_id != pair.peer.to_string() && peer_id != format!("{}/32", pair.peer) {
+            self.notice(pair.peer, format!("the peer calls itself {peer_id}"));
         }
         self.dirty.insert(handle);
         if let Some(old) = replaces
@@ -98,6 +99,7 @@ impl Engine {
         self.arm_lifetime(handle, now);
         self.heard(pair, now);
         self.arm_dpd(pair, now);
+        self.learn_keepalive(handle, now);
         if contact {
             self.obey_initial_contact(handle, born, now);
         }
@@ -167,7 +169,7 @@ impl Engine {
         }
     }
 
-    /// A main mode ended without an SA.
+    /// A phase 1 ended without an SA.
     pub(in crate::ike) fn main_failed(&mut self, handle: Handle, cause: &str, now: Instant) {
         let Some(sa) = self.sas.get_mut(&handle) else { return };
         let (pair, peer, initiator) = (sa.pair(), sa.peer, sa.initiator);
@@ -175,10 +177,10 @@ impl Engine {
         let replaces = main.replaces;
         self.forget_sa(handle);
         if !initiator {
-            self.refuse(peer, "main_mode_failed", cause);
+            self.refuse(peer, "phase_1_failed", cause);
             return;
         }
-        self.notice(pair.1, format!("main mode failed: {cause}"));
+        self.notice(pair.peer, format!("phase 1 failed: {cause}"));
         if let Some(old) = replaces {
             self.rekey_failed(old, now);
         }
@@ -253,7 +255,7 @@ impl Engine {
         }
         self.forget_sa(handle);
         self.event(IkeEvent::Sync(IkeRecord::Delete { id }));
-        self.event(IkeEvent::IsakmpDown { id, peer: pair.1, cause: cause.into() });
+        self.event(IkeEvent::IsakmpDown { id, peer: pair.peer, cause: cause.into() });
         self.run_wants(pair, now);
     }
 
@@ -282,6 +284,8 @@ impl Engine {
             p.wants.clear();
         }
         self.timers.clear(Timer::Dpd(pair));
+        self.timers.clear(Timer::Keepalive(pair));
+        self.tidy_pair(pair);
     }
 
     fn half_open_done(&mut self, source: std::net::IpAddr) {
@@ -304,7 +308,9 @@ impl Engine {
             }
         }
         if !sa.initiator {
-            self.by_first.remove(&(sa.peer, sa.id.initiator));
+            if let Some(from) = sa.first_from {
+                self.by_first.remove(&(from, sa.id.initiator));
+            }
             if sa.up().is_none() {
                 self.half_open_done(sa.peer.ip());
             }
@@ -326,5 +332,6 @@ impl Engine {
         }
         self.drop_jobs(JobTarget::Main(handle));
         self.dirty.remove(&handle);
+        self.tidy_pair(sa.pair());
     }
 }

@@ -1,12 +1,12 @@
 //! Main mode's keys and proofs: what needs no engine.
 
 use super::crypt;
-use super::main_mode::{Refuse, Verdict};
+use super::phase1::{Refuse, Verdict};
 use super::sa::{Main, MainState};
 use crate::crypto::{CipherAlg, HashAlg, Secret, ct_eq};
 use crate::id::IkeSaId;
 use crate::ike::v1::keymat::{self, AuthInput};
-use crate::ike::v1::message::{Header, Id, Notify, PayloadKind, Payloads, flag, id_type, notify_type};
+use crate::ike::v1::message::{Header, Id, Notify, PayloadKind, Payloads, SaPayload, Vendors, flag, id_type, notify_type};
 use crate::ike::v1::proposal;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -18,17 +18,18 @@ pub(super) fn gone() -> Refuse {
     Refuse("not_established", "the exchange has ended".into())
 }
 
-fn auth() -> Refuse {
+pub(super) fn auth() -> Refuse {
     Refuse("auth_failed", AUTH_DETAIL.into())
 }
 
-/// The peer was found by its address and proved the key; an address as its ID must be that address, names are only for the log.
-pub(super) fn check_id(body: &[u8], peer: IpAddr) -> Verdict<String> {
+/// The peer proved the key. Where that was found by the peer's address, an address as its ID must be that address, unless a NAT put
+/// another in its place; names are only for the log. The port is zero or that of IKE (RFC 2407 4.6.2, RFC 3947 4).
+pub(super) fn check_id(body: &[u8], peer: IpAddr, any_address: bool) -> Verdict<String> {
     let id = Id::decode(body).map_err(|e| Refuse("peer_id", e.to_string()))?;
-    if !matches!((id.proto, id.port), (0, 0) | (17, 500 | 0)) {
+    if !matches!((id.proto, id.port), (0, 0) | (17, 0 | 500 | 4500)) {
         return Err(Refuse("peer_id", format!("protocol {} port {}", id.proto, id.port)));
     }
-    if id.kind == id_type::IPV4_ADDR && id.selector().map(|s| s.addr) != Some(peer) {
+    if id.kind == id_type::IPV4_ADDR && !any_address && id.selector().map(|s| s.addr) != Some(peer) {
         return Err(Refuse("peer_id", format!("ID {} of a peer at {peer}", id.text())));
     }
     Ok(id.text())
@@ -43,13 +44,17 @@ pub(super) struct Proof {
 }
 
 impl Main {
-    pub(super) fn new(state: MainState, config: std::sync::Arc<crate::ike::IkeConfig>, now: Instant) -> Self {
+    pub(super) fn new(state: MainState, now: Instant) -> Self {
         Self {
             state,
-            config,
             offer: None,
+            policies: Vec::new(),
             policy: None,
             lifetime_s: 0,
+            shortened: false,
+            peer_id: Vec::new(),
+            peer_proof: Vec::new(),
+            answer: None,
             sai: Vec::new(),
             ni: Vec::new(),
             nr: Vec::new(),
@@ -60,13 +65,34 @@ impl Main {
             keys: None,
             key: Secret::default(),
             iv: Vec::new(),
-            peer_dpd: false,
+            vendors: Vendors::default(),
             replaces: None,
             seen: None,
             out: None,
             sends: 0,
             sent_at: now,
         }
+    }
+
+    /// Takes the responder's choice from our offer.
+    pub(super) fn accept(&mut self, answer: &SaPayload) -> Verdict {
+        let offer = self.offer.as_ref().ok_or_else(gone)?;
+        let (index, lifetime_s) = proposal::isakmp_accept(&self.policies, offer, answer).map_err(|why| Refuse("proposal_answer", why))?;
+        self.policy = Some(self.policies.get(index).cloned().ok_or_else(gone)?);
+        self.lifetime_s = lifetime_s;
+        Ok(())
+    }
+
+    /// The peer's public value has the length of the group and is not ours.
+    pub(super) fn check_public(&self, ke: &[u8]) -> Verdict {
+        let group = self.policy.as_ref().ok_or_else(gone)?.group;
+        if ke.len() != group.public_len() {
+            return Err(Refuse("ke_length", format!("{} bytes for group {}", ke.len(), group.number())));
+        }
+        if ke == self.gxi {
+            return Err(Refuse("reflected", "our own public value came back".into()));
+        }
+        Ok(())
     }
 
     pub(super) fn suite(&self) -> Verdict<(HashAlg, CipherAlg)> {

@@ -1,7 +1,7 @@
 //! Active and dormant, and the state that the other node mirrors.
 
 use super::engine::Engine;
-use super::{Handle, Pair};
+use super::{Handle, Pair, Sa};
 use crate::id::Spi;
 use crate::ike::api::IkeRecord;
 use crate::sad::{ChildSa, ChildStage};
@@ -33,6 +33,7 @@ impl Engine {
                 p.heard = now;
                 p.probe = None;
             }
+            self.arm_keepalive(pair, now);
             let jitter = self.jitter(RESUME_JITTER);
             self.arm_dpd(pair, now + jitter);
         }
@@ -83,6 +84,12 @@ impl Engine {
                 let handle = known.unwrap_or_else(|| self.new_handle());
                 self.quicks.retain(|(h, _), _| *h != handle);
                 let pair = decoded.sa.pair();
+                if let Some(old) = self.sas.get(&handle).map(Sa::pair).filter(|old| *old != pair) {
+                    if let Some(p) = self.pairs.get_mut(&old) {
+                        p.sas.retain(|h| *h != handle);
+                    }
+                    self.tidy_pair(old);
+                }
                 self.by_id.insert(*id, handle);
                 self.sas.insert(handle, decoded.sa);
                 let p = self.pairs.entry(pair).or_insert_with(|| Pair::new(now));
@@ -93,6 +100,7 @@ impl Engine {
                 for (message_id, quick) in decoded.quicks {
                     self.quicks.insert((handle, message_id), quick);
                 }
+                self.learn_keepalive(handle, now);
                 if self.active {
                     self.arm_lifetime(handle, now);
                     self.resume_quicks(handle, now);

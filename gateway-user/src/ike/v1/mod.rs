@@ -1,5 +1,6 @@
-//! IKEv1 exchanges (RFC 2409): main mode, quick mode, Informational, DPD. Each file adds its part to the engine.
+//! IKEv1 exchanges (RFC 2409): main mode, aggressive mode, quick mode, Informational, DPD, NAT traversal. Each file adds its part to the engine.
 
+mod aggressive;
 mod child;
 mod crypt;
 mod dpd;
@@ -11,6 +12,8 @@ mod main_mode;
 mod main_proof;
 pub mod message;
 mod mirror;
+mod nat;
+mod phase1;
 pub mod proposal;
 mod quick_body;
 mod quick_mode;

@@ -1,13 +1,17 @@
 //! Policies to transforms and back (RFC 2407 4.5, RFC 2409 appendix A, RFC 3602, RFC 4868).
 
-use super::message::{Attribute, Proposal, SaPayload, Transform, protocol};
+use super::message::{Attribute, NatDialect, Proposal, SaPayload, Transform, protocol};
 use crate::crypto::{AesKey, CipherAlg, DhGroup, HashAlg, Icv, IntegAlg};
 use crate::id::Spi;
-use crate::ike::policy::{EspTransform, IsakmpPolicy, MapEntry};
+use crate::ike::policy::{AuthMethod, EspTransform, IsakmpPolicy, MapEntry};
 use crate::sad::{Lifetime, Mode};
 
 /// Lifetime of an ISAKMP SA when the peer names none or zero, seconds.
 pub const ISAKMP_LIFETIME_DEFAULT_S: u64 = 86_400;
+/// Lifetime of a child pair when nobody names one, seconds (RFC 2407 4.5).
+pub const ESP_LIFETIME_DEFAULT_S: u64 = 28_800;
+/// Largest volume that is honoured, kilobytes; keeps byte counts inside 64 bits.
+pub const LIFETIME_MAX_KB: u64 = 1 << 50;
 /// Longest lifetime that is honoured, seconds; keeps deadlines inside what `Instant` can hold.
 pub const LIFETIME_MAX_S: u64 = 10 * 365 * 86_400;
 
@@ -162,11 +166,27 @@ fn wishes_2(t: &Transform) -> Option<Wishes> {
     Wishes::read(&t.attributes, p2::LIFE_TYPE, p2::LIFE_DURATION)
 }
 
-/// Basic attributes a policy stands for.
+/// True for a group of version 1 that can be computed here; key encapsulation has no place in it.
+fn spoken_group(group: DhGroup) -> bool {
+    !group.is_kem() && DhGroup::ALL.contains(&group)
+}
+
+/// True when a policy can be offered at all.
+pub fn is_spoken(p: &IsakmpPolicy) -> bool {
+    policy_attributes(p).is_some()
+}
+
+/// Basic attributes a policy stands for; `None` when version 1 cannot say it.
 fn policy_attributes(p: &IsakmpPolicy) -> Option<Vec<(u16, u16)>> {
     let (cipher, bits) = p1_cipher(p.encryption)?;
-    let mut out =
-        vec![(p1::ENCRYPTION, cipher), (p1::HASH, p1_hash(p.hash)), (p1::AUTHENTICATION, AUTH_PSK), (p1::GROUP, p.group.number())];
+    let method = match p.authentication {
+        AuthMethod::PreShared => AUTH_PSK,
+        AuthMethod::Signature => return None,
+    };
+    if !spoken_group(p.group) {
+        return None;
+    }
+    let mut out = vec![(p1::ENCRYPTION, cipher), (p1::HASH, p1_hash(p.hash)), (p1::AUTHENTICATION, method), (p1::GROUP, p.group.number())];
     out.extend(bits.map(|b| (p1::KEY_LENGTH, b)));
     Some(out)
 }
@@ -206,8 +226,21 @@ fn isakmp_match(policies: &[IsakmpPolicy], t: &Transform) -> Option<(usize, Opti
     Some((index, wishes.seconds))
 }
 
-/// Chooses from a phase 1 offer: our first policy that some transform meets. Gives its index, the answer, and the agreed lifetime.
-pub fn isakmp_choose(policies: &[IsakmpPolicy], offer: &SaPayload) -> Result<(usize, SaPayload, u64), Refusal> {
+/// What a responder chose in phase 1.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IsakmpChoice {
+    /// Index of the policy.
+    pub index: usize,
+    /// The answer to send.
+    pub answer: SaPayload,
+    /// Agreed lifetime, seconds.
+    pub lifetime_s: u64,
+    /// True when ours is shorter than the offered one, so that RESPONDER-LIFETIME is due.
+    pub shortened: bool,
+}
+
+/// Chooses from a phase 1 offer: our first policy that some transform meets.
+pub fn isakmp_choose(policies: &[IsakmpPolicy], offer: &SaPayload) -> Result<IsakmpChoice, Refusal> {
     let [proposal] = &offer.proposals[..] else {
         return Err(format!("{} proposals in phase 1, only one is allowed", offer.proposals.len()));
     };
@@ -219,7 +252,9 @@ pub fn isakmp_choose(policies: &[IsakmpPolicy], offer: &SaPayload) -> Result<(us
         return Err(format!("none of {} transforms meets an isakmp policy", proposal.transforms.len()));
     };
     let answer = SaPayload { proposals: vec![Proposal { transforms: vec![t.clone()], ..proposal.clone() }] };
-    Ok((index, answer, isakmp_lifetime(policies[index].lifetime_s, life)))
+    let lifetime_s = isakmp_lifetime(policies[index].lifetime_s, life);
+    let offered = life.filter(|&s| s != 0).unwrap_or(ISAKMP_LIFETIME_DEFAULT_S);
+    Ok(IsakmpChoice { index, answer, lifetime_s, shortened: lifetime_s < offered.min(LIFETIME_MAX_S) })
 }
 
 /// Checks the responder's phase 1 answer against our offer: exactly one transform, unchanged. Gives the index of the policy.
@@ -259,17 +294,56 @@ pub struct EspChoice {
     pub shortened: bool,
 }
 
-fn esp_attributes(t: &EspTransform, pfs: Option<DhGroup>) -> Vec<(u16, u16)> {
-    let mut out = vec![(p2::MODE, if t.mode == Mode::Tunnel { 1 } else { 2 })];
+/// What stands between the ends, and which encapsulations the traffic allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// The dialect of NAT traversal, when there is a NAT.
+    pub nat: Option<NatDialect>,
+    /// Tunnel mode is possible.
+    pub tunnel: bool,
+    /// Transport mode is possible: the traffic is that of the two ends themselves.
+    pub transport: bool,
+}
+
+impl Ends {
+    fn allow(self, mode: Mode) -> bool {
+        match mode {
+            Mode::Tunnel => self.tunnel,
+            Mode::Transport => self.transport,
+        }
+    }
+}
+
+/// Encapsulation modes of RFC 2407 4.5, RFC 3947 5.1 and the drafts before that.
+const fn mode_number(mode: Mode, nat: Option<NatDialect>) -> u16 {
+    match (mode, nat) {
+        (Mode::Tunnel, None) => 1,
+        (Mode::Transport, None) => 2,
+        (Mode::Tunnel, Some(NatDialect::Rfc)) => 3,
+        (Mode::Transport, Some(NatDialect::Rfc)) => 4,
+        (Mode::Tunnel, Some(NatDialect::Draft03 | NatDialect::Draft02Line | NatDialect::Draft02)) => 61_443,
+        (Mode::Transport, Some(NatDialect::Draft03 | NatDialect::Draft02Line | NatDialect::Draft02)) => 61_444,
+    }
+}
+
+fn esp_attributes(t: &EspTransform, pfs: Option<DhGroup>, nat: Option<NatDialect>) -> Vec<(u16, u16)> {
+    let mut out = vec![(p2::MODE, mode_number(t.mode, nat))];
     out.extend(t.integ.map(|i| (p2::AUTHENTICATION, esp_integ(i))));
     out.extend(esp_cipher(t.encr).1.map(|b| (p2::KEY_LENGTH, b)));
     out.extend(pfs.map(|g| (p2::GROUP, g.number())));
     out
 }
 
-/// True when a set can be offered at all: something must protect the data.
+/// True when a set can be offered at all: something must protect the data, in words of version 1. Counter mode is nothing without a check
+/// (RFC 3686 7), combined modes have their own, and AES-CMAC has no number.
 fn usable(t: &EspTransform) -> bool {
-    t.encr != CipherAlg::Null || t.integ.is_some()
+    match t.encr {
+        CipherAlg::Null | CipherAlg::AesCtr(_) => t.integ.is_some_and(|i| i != IntegAlg::AesCmac),
+        CipherAlg::Des | CipherAlg::TripleDes | CipherAlg::Aes128 | CipherAlg::Aes192 | CipherAlg::Aes256 => {
+            t.integ != Some(IntegAlg::AesCmac)
+        }
+        CipherAlg::AesGcm(..) | CipherAlg::AesCcm(..) | CipherAlg::ChaCha20Poly1305 => t.integ.is_none(),
+    }
 }
 
 /// The attributes of a lifetime: seconds always, kilobytes when limited.
@@ -286,16 +360,16 @@ fn lifetime_attributes(l: Lifetime) -> Vec<Attribute> {
     out
 }
 
-/// Our phase 2 offer: one ESP proposal with one transform for each set in order.
-pub fn esp_offer(entry: &MapEntry, spi: Spi) -> SaPayload {
+/// Our phase 2 offer: one ESP proposal with one transform for each possible set in order.
+pub fn esp_offer(entry: &MapEntry, spi: Spi, ends: Ends) -> SaPayload {
     let transforms = entry
         .transforms
         .iter()
-        .filter(|t| usable(t))
+        .filter(|t| usable(t) && ends.allow(t.mode))
         .zip(1..=u8::MAX)
         .map(|(t, number)| {
             let mut attributes = lifetime_attributes(entry.lifetime);
-            attributes.extend(esp_attributes(t, entry.pfs).into_iter().map(|(k, v)| Attribute::basic(k, v)));
+            attributes.extend(esp_attributes(t, entry.pfs, ends.nat).into_iter().map(|(k, v)| Attribute::basic(k, v)));
             Transform { number, id: esp_cipher(t.encr).0, attributes }
         })
         .collect();
@@ -303,18 +377,25 @@ pub fn esp_offer(entry: &MapEntry, spi: Spi) -> SaPayload {
     SaPayload { proposals: vec![Proposal { number: 1, protocol: protocol::ESP, spi, transforms }] }
 }
 
-/// The set of the entry that a transform meets (PFS group aside); tunnel mode where none is named.
-fn esp_match(entry: &MapEntry, t: &Transform) -> Option<(usize, Wishes)> {
+/// The set of the entry that a transform meets (PFS group aside); tunnel mode where none is named. Behind a NAT the numbers of the RFC
+/// and of the drafts mean the same: some peers mix them.
+fn esp_match(entry: &MapEntry, t: &Transform, ends: Ends) -> Option<(usize, Wishes)> {
     let wishes = wishes_2(t)?;
-    let mut basic: Vec<_> = wishes.basic.iter().copied().filter(|(k, _)| *k != p2::GROUP).collect();
-    if wishes.get(p2::MODE).is_none() {
-        basic.push((p2::MODE, 1));
-        basic.sort_unstable();
-    }
+    let mut basic: Vec<_> = wishes.basic.iter().copied().filter(|(k, _)| *k != p2::GROUP && *k != p2::MODE).collect();
+    basic.push((
+        p2::MODE,
+        match (wishes.get(p2::MODE), ends.nat) {
+            (None, None) => 1,
+            (None | Some(61_443), Some(_)) => 3,
+            (Some(61_444), Some(_)) => 4,
+            (Some(mode), _) => mode,
+        },
+    ));
+    basic.sort_unstable();
     let index = entry.transforms.iter().position(|ours| {
-        let mut want = esp_attributes(ours, None);
+        let mut want = esp_attributes(ours, None, ends.nat.map(|_| NatDialect::Rfc));
         want.sort_unstable();
-        usable(ours) && esp_cipher(ours.encr).0 == t.id && want == basic
+        usable(ours) && ends.allow(ours.mode) && esp_cipher(ours.encr).0 == t.id && want == basic
     })?;
     Some((index, wishes))
 }
@@ -328,7 +409,11 @@ fn shorter(ours: u64, theirs: Option<u64>) -> u64 {
 }
 
 fn agreed_lifetime(ours: Lifetime, wishes: &Wishes) -> Lifetime {
-    Lifetime { seconds: shorter(ours.seconds, wishes.seconds).min(LIFETIME_MAX_S), kilobytes: shorter(ours.kilobytes, wishes.kilobytes) }
+    let seconds = match shorter(ours.seconds, wishes.seconds) {
+        0 => ESP_LIFETIME_DEFAULT_S,
+        s => s.min(LIFETIME_MAX_S),
+    };
+    Lifetime { seconds, kilobytes: shorter(ours.kilobytes, wishes.kilobytes).min(LIFETIME_MAX_KB) }
 }
 
 /// The shorter of two lifetimes, each field by itself; 0 is no limit.
@@ -351,11 +436,11 @@ fn offered_group(offer: &SaPayload) -> Result<Option<u16>, Refusal> {
 }
 
 /// Chooses from a phase 2 offer: our first set that some transform of an ESP-only proposal meets.
-pub fn esp_choose(entry: &MapEntry, offer: &SaPayload) -> Result<EspChoice, Refusal> {
+pub fn esp_choose(entry: &MapEntry, offer: &SaPayload, ends: Ends) -> Result<EspChoice, Refusal> {
     let group = offered_group(offer)?;
     let pfs = match group {
         None => None,
-        Some(n) => Some(DhGroup::from_number(n).ok_or_else(|| format!("PFS group {n} is not supported"))?),
+        Some(n) => Some(DhGroup::from_number(n).filter(|g| spoken_group(*g)).ok_or_else(|| format!("PFS group {n} is not supported"))?),
     };
     if entry.pfs.is_some() && pfs != entry.pfs {
         return Err(format!(
@@ -369,20 +454,22 @@ pub fn esp_choose(entry: &MapEntry, offer: &SaPayload) -> Result<EspChoice, Refu
         .proposals
         .iter()
         .filter(|p| p.protocol == protocol::ESP && p.spi.len() == 4 && alone(p))
-        .flat_map(|p| p.transforms.iter().filter_map(move |t| esp_match(entry, t).map(|(i, w)| (i, w, p, t))))
+        .flat_map(|p| p.transforms.iter().filter_map(move |t| esp_match(entry, t, ends).map(|(i, w)| (i, w, p, t))))
         .min_by_key(|(i, ..)| *i);
     let Some((transform, wishes, p, t)) = found else {
         return Err("no proposal meets a transform set of this map entry".into());
     };
     let lifetime = agreed_lifetime(entry.lifetime, &wishes);
-    let longer = |ours: u64, theirs: Option<u64>| ours != 0 && theirs.is_some_and(|t| t > ours);
+    let longer = |ours: u64, theirs: Option<u64>| ours != 0 && theirs.is_none_or(|t| t == 0 || t > ours);
+    // A peer that names no time means eight hours, one that names no volume means none (RFC 2407 4.5).
+    let theirs_s = wishes.seconds.filter(|&s| s != 0).or(Some(ESP_LIFETIME_DEFAULT_S));
     Ok(EspChoice {
         transform,
         spi: read_spi(p)?,
         pfs,
         lifetime,
         answer: SaPayload { proposals: vec![Proposal { transforms: vec![t.clone()], ..p.clone() }] },
-        shortened: longer(entry.lifetime.seconds, wishes.seconds) || longer(entry.lifetime.kilobytes, wishes.kilobytes),
+        shortened: longer(entry.lifetime.seconds, theirs_s) || longer(entry.lifetime.kilobytes, wishes.kilobytes),
     })
 }
 
@@ -396,7 +483,7 @@ fn read_spi(p: &Proposal) -> Result<Spi, Refusal> {
 }
 
 /// Checks the responder's phase 2 answer against our offer: one ESP proposal, one transform, unchanged.
-pub fn esp_accept(entry: &MapEntry, offer: &SaPayload, answer: &SaPayload) -> Result<EspChoice, Refusal> {
+pub fn esp_accept(entry: &MapEntry, offer: &SaPayload, answer: &SaPayload, ends: Ends) -> Result<EspChoice, Refusal> {
     let ([ours], [theirs]) = (&offer.proposals[..], &answer.proposals[..]) else {
         return Err("the answer does not hold exactly one proposal".into());
     };
@@ -411,7 +498,7 @@ pub fn esp_accept(entry: &MapEntry, offer: &SaPayload, answer: &SaPayload) -> Re
         .iter()
         .find(|o| o.number == t.number && o.id == t.id && wishes_2(o).is_some() && wishes_2(o) == wishes_2(t))
         .ok_or("the answer's transform differs from what was offered")?;
-    let (transform, wishes) = esp_match(entry, offered).ok_or("the transform set is gone")?;
+    let (transform, wishes) = esp_match(entry, offered, ends).ok_or("the transform set is gone")?;
     Ok(EspChoice {
         transform,
         spi: read_spi(theirs)?,
@@ -422,9 +509,18 @@ pub fn esp_accept(entry: &MapEntry, offer: &SaPayload, answer: &SaPayload) -> Re
     })
 }
 
+/// Data of RESPONDER-LIFETIME for an ISAKMP SA.
+pub fn isakmp_lifetime_data(seconds: u64) -> Vec<u8> {
+    attribute_data(vec![Attribute::basic(p1::LIFE_TYPE, LIFE_SECONDS), Attribute::number(p1::LIFE_DURATION, seconds)])
+}
+
 /// Data of RESPONDER-LIFETIME for a child SA.
 pub fn lifetime_data(l: Lifetime) -> Vec<u8> {
-    let t = Transform { number: 0, id: 0, attributes: lifetime_attributes(l) };
+    attribute_data(lifetime_attributes(l))
+}
+
+fn attribute_data(attributes: Vec<Attribute>) -> Vec<u8> {
+    let t = Transform { number: 0, id: 0, attributes };
     let sa = SaPayload { proposals: vec![Proposal { number: 0, protocol: 0, spi: Vec::new(), transforms: vec![t] }] };
     // DOI, situation, proposal header, transform header: 8 + 8 + 8 bytes before the attributes.
     sa.encode().split_off(24)

@@ -35,6 +35,11 @@ fn entry(transforms: &[(CipherAlg, Option<IntegAlg>)], pfs: Option<DhGroup>) -> 
     }
 }
 
+/// Hosts that allow everything.
+const fn between(nat: Option<NatDialect>) -> Ends {
+    Ends { nat, tunnel: true, transport: true }
+}
+
 const AES: (CipherAlg, Option<IntegAlg>) = (CipherAlg::Aes256, Some(IntegAlg::HmacSha256));
 const DES3: (CipherAlg, Option<IntegAlg>) = (CipherAlg::TripleDes, Some(IntegAlg::HmacSha1));
 
@@ -44,8 +49,11 @@ fn phase_1_both_ends_agree_on_the_responders_first_policy() {
     assert_eq!(offer.proposals[0].transforms.len(), 3);
     let mut mine = policies();
     mine.rotate_left(1);
-    let (index, answer, life) = isakmp_choose(&mine, &offer).unwrap();
-    assert_eq!((index, life), (0, 86_400));
+    let IsakmpChoice { index, answer, lifetime_s, shortened } = isakmp_choose(&mine, &offer).unwrap();
+    assert_eq!((index, lifetime_s, shortened), (0, 86_400, false));
+    mine[0].lifetime_s = 3600;
+    let choice = isakmp_choose(&mine, &offer).unwrap();
+    assert_eq!((choice.lifetime_s, choice.shortened), (3600, true), "RESPONDER-LIFETIME is due");
     assert_eq!(answer.proposals[0].transforms, [offer.proposals[0].transforms[1].clone()], "unchanged");
     assert_eq!(isakmp_accept(&policies(), &offer, &answer), Ok((1, 86_400)));
 }
@@ -53,7 +61,7 @@ fn phase_1_both_ends_agree_on_the_responders_first_policy() {
 #[test]
 fn phase_1_answer_that_changes_anything_is_refused() {
     let offer = isakmp_offer(&policies());
-    let (_, good, _) = isakmp_choose(&policies(), &offer).unwrap();
+    let good = isakmp_choose(&policies(), &offer).unwrap().answer;
     let change = |f: &dyn Fn(&mut SaPayload)| {
         let mut answer = good.clone();
         f(&mut answer);
@@ -105,7 +113,10 @@ fn phase_1_lifetimes() {
     assert_eq!(isakmp_lifetime(u64::MAX, Some(u64::MAX)), LIFETIME_MAX_S);
     let mut offer = isakmp_offer(&policies()[..1]);
     offer.proposals[0].transforms[0].attributes.truncate(5);
-    assert_eq!(isakmp_choose(&policies(), &offer).unwrap().2, 86_400);
+    assert_eq!(isakmp_choose(&policies(), &offer).unwrap().lifetime_s, 86_400);
+    let mut short = policies();
+    short[0].lifetime_s = 3600;
+    assert!(isakmp_choose(&short, &offer).unwrap().shortened, "the default is longer");
 }
 
 #[test]
@@ -114,13 +125,13 @@ fn phase_2_both_ends_agree() {
         let a = entry(&[DES3, AES], pfs);
         let mut b = entry(&[AES, DES3], pfs);
         b.lifetime.seconds = 600;
-        let offer = SaPayload::decode(&esp_offer(&a, Spi(0x1234_5678)).encode()).unwrap();
-        let mut choice = esp_choose(&b, &offer).unwrap();
+        let offer = SaPayload::decode(&esp_offer(&a, Spi(0x1234_5678), between(None)).encode()).unwrap();
+        let mut choice = esp_choose(&b, &offer, between(None)).unwrap();
         assert_eq!((choice.transform, choice.spi, choice.pfs), (0, Spi(0x1234_5678), pfs));
         assert_eq!(choice.lifetime, Lifetime { seconds: 600, kilobytes: 4_608_000 });
         assert!(choice.shortened);
         choice.answer.proposals[0].spi = vec![0x80, 0, 0, 1];
-        let got = esp_accept(&a, &offer, &choice.answer).unwrap();
+        let got = esp_accept(&a, &offer, &choice.answer, between(None)).unwrap();
         assert_eq!((got.transform, got.spi, got.pfs), (1, Spi(0x8000_0001), pfs));
         assert_eq!(got.lifetime.seconds, 3600);
     }
@@ -129,53 +140,55 @@ fn phase_2_both_ends_agree() {
 #[test]
 fn phase_2_pfs_rules() {
     let with = |pfs| entry(&[AES], pfs);
-    let offer = |pfs| esp_offer(&with(pfs), Spi(0x1000));
+    let offer = |pfs| esp_offer(&with(pfs), Spi(0x1000), between(None));
     let g2 = Some(DhGroup::Modp1024);
     let g14 = Some(DhGroup::Modp2048);
-    assert!(esp_choose(&with(g14), &offer(g14)).is_ok());
-    assert!(esp_choose(&with(g14), &offer(g2)).is_err());
-    assert!(esp_choose(&with(g14), &offer(None)).is_err());
-    assert_eq!(esp_choose(&with(None), &offer(g2)).unwrap().pfs, g2);
-    let mut mixed = esp_offer(&entry(&[AES, DES3], g2), Spi(0x1000));
+    assert!(esp_choose(&with(g14), &offer(g14), between(None)).is_ok());
+    assert!(esp_choose(&with(g14), &offer(g2), between(None)).is_err());
+    assert!(esp_choose(&with(g14), &offer(None), between(None)).is_err());
+    assert_eq!(esp_choose(&with(None), &offer(g2), between(None)).unwrap().pfs, g2);
+    let mut mixed = esp_offer(&entry(&[AES, DES3], g2), Spi(0x1000), between(None));
     mixed.proposals[0].transforms[1].attributes.retain(|a| a.kind != 3);
-    assert!(esp_choose(&with(None), &mixed).is_err());
-    let mut unknown = offer(g2);
-    unknown.proposals[0].transforms[0].attributes.retain(|a| a.kind != 3);
-    unknown.proposals[0].transforms[0].attributes.push(Attribute::basic(3, 1025));
-    assert!(esp_choose(&with(None), &unknown).is_err(), "CVE-2014-9221");
+    assert!(esp_choose(&with(None), &mixed, between(None)).is_err());
+    for (group, why) in [(1025, "CVE-2014-9221"), (DhGroup::MlKem768.number(), "a key encapsulation"), (0, "zero")] {
+        let mut unknown = offer(g2);
+        unknown.proposals[0].transforms[0].attributes.retain(|a| a.kind != 3);
+        unknown.proposals[0].transforms[0].attributes.push(Attribute::basic(3, group));
+        assert!(esp_choose(&with(None), &unknown, between(None)).is_err(), "{why}");
+    }
 }
 
 #[test]
 fn phase_2_bundles_compression_and_reserved_spis_are_refused() {
     let e = entry(&[AES], None);
-    let good = esp_offer(&e, Spi(0x1000));
+    let good = esp_offer(&e, Spi(0x1000), between(None));
     let mut bundle = good.clone();
     bundle.proposals.push(Proposal { protocol: protocol::AH, ..good.proposals[0].clone() });
-    assert!(esp_choose(&e, &bundle).is_err(), "AH and ESP together");
+    assert!(esp_choose(&e, &bundle, between(None)).is_err(), "AH and ESP together");
     let mut either = bundle.clone();
     either.proposals[1].number = 2;
-    assert!(esp_choose(&e, &either).is_ok(), "ESP alone is still acceptable");
+    assert!(esp_choose(&e, &either, between(None)).is_ok(), "ESP alone is still acceptable");
     for spi in [0u32, 255] {
         let mut b = good.clone();
         b.proposals[0].spi = spi.to_be_bytes().to_vec();
-        assert!(esp_choose(&e, &b).is_err());
+        assert!(esp_choose(&e, &b, between(None)).is_err());
     }
     let mut long = good.clone();
     long.proposals[0].spi = vec![1; 8];
-    assert!(esp_choose(&e, &long).is_err());
+    assert!(esp_choose(&e, &long, between(None)).is_err());
     let none = entry(&[(CipherAlg::Null, None)], None);
-    assert!(esp_offer(&none, Spi(0x1000)).proposals[0].transforms.is_empty());
+    assert!(esp_offer(&none, Spi(0x1000), between(None)).proposals[0].transforms.is_empty());
     let mut nothing = good;
     nothing.proposals[0].transforms[0].id = 11;
     nothing.proposals[0].transforms[0].attributes.retain(|a| a.kind == 4);
-    assert!(esp_choose(&none, &nothing).is_err(), "keymat of zero bytes (CVE-2024-3652)");
+    assert!(esp_choose(&none, &nothing, between(None)).is_err(), "keymat of zero bytes (CVE-2024-3652)");
 }
 
 #[test]
 fn phase_2_answer_that_changes_anything_is_refused() {
     let e = entry(&[AES], Some(DhGroup::Modp1024));
-    let offer = esp_offer(&e, Spi(0x1000));
-    let good = esp_choose(&e, &offer).unwrap().answer;
+    let offer = esp_offer(&e, Spi(0x1000), between(None));
+    let good = esp_choose(&e, &offer, between(None)).unwrap().answer;
     for (kind, value) in [(3, 14), (4, 2), (5, 2), (6, 128)] {
         let mut answer = good.clone();
         for a in &mut answer.proposals[0].transforms[0].attributes {
@@ -184,21 +197,144 @@ fn phase_2_answer_that_changes_anything_is_refused() {
             }
         }
         assert_ne!(answer, good);
-        assert!(esp_accept(&e, &offer, &answer).is_err(), "attribute {kind}");
+        assert!(esp_accept(&e, &offer, &answer, between(None)).is_err(), "attribute {kind}");
     }
-    assert!(esp_accept(&e, &offer, &good).is_ok());
+    assert!(esp_accept(&e, &offer, &good, between(None)).is_ok());
 }
 
 #[test]
 fn mode_absent_means_tunnel() {
     let e = entry(&[AES], None);
-    let mut offer = esp_offer(&e, Spi(0x1000));
+    let mut offer = esp_offer(&e, Spi(0x1000), between(None));
     offer.proposals[0].transforms[0].attributes.retain(|a| a.kind != 4);
-    assert!(esp_choose(&e, &offer).is_ok());
+    assert!(esp_choose(&e, &offer, between(None)).is_ok());
+}
+
+#[test]
+fn phase_1_auth_methods_of_encryption_and_signatures_are_refused() {
+    // 2 DSS, 3 RSA signatures, 4 and 5 RSA encryption (Bleichenbacher), 65001 XAUTH.
+    for method in [2, 3, 4, 5, 65_001] {
+        let mut offer = isakmp_offer(&policies());
+        for t in &mut offer.proposals[0].transforms {
+            t.attributes[2] = Attribute::basic(3, method);
+        }
+        assert!(isakmp_choose(&policies(), &offer).is_err(), "method {method}");
+    }
+}
+
+#[test]
+fn key_encapsulation_and_signature_policies_are_not_offered() {
+    let mut p = policies();
+    p[0].group = DhGroup::MlKem768;
+    p[1].authentication = AuthMethod::Signature;
+    assert_eq!(isakmp_offer(&p).proposals[0].transforms.len(), p.len() - 2);
+    assert!(!is_spoken(&p[0]) && !is_spoken(&p[1]) && is_spoken(&p[2]));
+}
+
+#[test]
+fn combined_modes_and_counter_mode_have_their_own_rules() {
+    use crate::crypto::{AesKey, Icv};
+    let gcm = CipherAlg::AesGcm(AesKey::Bits256, Icv::Bytes16);
+    let ctr = CipherAlg::AesCtr(AesKey::Bits128);
+    for (set, offered) in [
+        ((gcm, None), true),
+        ((gcm, Some(IntegAlg::HmacSha256)), false),
+        ((CipherAlg::AesCcm(AesKey::Bits128, Icv::Bytes8), None), true),
+        ((CipherAlg::ChaCha20Poly1305, None), true),
+        ((ctr, Some(IntegAlg::HmacSha1)), true),
+        ((ctr, None), false),
+        ((CipherAlg::Aes128, Some(IntegAlg::AesXcbc)), true),
+        ((CipherAlg::Aes128, Some(IntegAlg::AesCmac)), false),
+        ((CipherAlg::Null, Some(IntegAlg::AesCmac)), false),
+    ] {
+        let e = entry(&[set], None);
+        let offer = esp_offer(&e, Spi(0x1000), between(None));
+        assert_eq!(offer.proposals[0].transforms.len(), usize::from(offered), "{set:?}");
+        if offered {
+            let t = &offer.proposals[0].transforms[0];
+            assert_eq!(t.attributes.iter().any(|a| a.kind == 5), set.1.is_some(), "no AUTH attribute for combined modes");
+            assert!(esp_choose(&e, &offer, between(None)).is_ok());
+        }
+    }
+    let mut with_auth = esp_offer(&entry(&[(gcm, None)], None), Spi(0x1000), between(None));
+    with_auth.proposals[0].transforms[0].attributes.push(Attribute::basic(5, 5));
+    assert!(esp_choose(&entry(&[(gcm, None)], None), &with_auth, between(None)).is_err(), "a check value beside that of GCM");
+}
+
+#[test]
+fn encapsulation_modes_behind_a_nat() {
+    let modes = |entry: &MapEntry, nat| {
+        let offer = esp_offer(entry, Spi(0x1000), between(nat));
+        let mode = offer.proposals[0].transforms[0].attributes.iter().find(|a| a.kind == 4).map(Attribute::as_number);
+        (mode.unwrap(), offer)
+    };
+    let tunnel = entry(&[AES], None);
+    let mut transport = tunnel.clone();
+    transport.transforms[0].mode = Mode::Transport;
+    for (entry, nat, number) in [
+        (&tunnel, None, 1),
+        (&transport, None, 2),
+        (&tunnel, Some(NatDialect::Rfc), 3),
+        (&transport, Some(NatDialect::Rfc), 4),
+        (&tunnel, Some(NatDialect::Draft02), 61_443),
+        (&transport, Some(NatDialect::Draft03), 61_444),
+    ] {
+        let (mode, offer) = modes(entry, nat);
+        assert_eq!(mode, number);
+        let choice = esp_choose(entry, &offer, between(nat)).unwrap();
+        assert_eq!(choice.answer.proposals[0].transforms, offer.proposals[0].transforms, "unchanged");
+        assert!(esp_accept(entry, &offer, &choice.answer, between(nat)).is_ok());
+        // The other numbers of the same thing are understood, those of another thing are not.
+        let understood = [(1, 3, 61_443), (2, 4, 61_444)].iter().any(|m| [m.1, m.2].contains(&number));
+        assert_eq!(esp_choose(entry, &offer, between(Some(NatDialect::Rfc))).is_ok(), understood);
+        assert_eq!(esp_choose(entry, &offer, between(None)).is_ok(), nat.is_none());
+        let other = if entry == &tunnel { &transport } else { &tunnel };
+        assert!(esp_choose(other, &offer, between(nat)).is_err());
+    }
+}
+
+#[test]
+fn transport_mode_is_for_the_ends_alone() {
+    let mut e = entry(&[AES, DES3], None);
+    e.transforms[0].mode = Mode::Transport;
+    let nets = Ends { nat: None, tunnel: true, transport: false };
+    assert_eq!(esp_offer(&e, Spi(0x1000), between(None)).proposals[0].transforms.len(), 2);
+    let offer = esp_offer(&e, Spi(0x1000), nets);
+    assert_eq!(offer.proposals[0].transforms.len(), 1);
+    assert_eq!(esp_choose(&e, &offer, between(None)).unwrap().transform, 1);
+    let both = esp_offer(&e, Spi(0x1000), between(None));
+    assert_eq!(esp_choose(&e, &both, between(None)).unwrap().transform, 0);
+    assert_eq!(esp_choose(&e, &both, nets).unwrap().transform, 1);
+    assert!(esp_choose(&e, &both, Ends { nat: None, tunnel: false, transport: false }).is_err());
+}
+
+#[test]
+fn missing_zero_and_huge_lifetimes_of_a_child() {
+    let offer_with = |l: Lifetime| {
+        let mut e = entry(&[AES], None);
+        e.lifetime = l;
+        esp_offer(&e, Spi(0x1000), between(None))
+    };
+    let ours = entry(&[AES], None);
+    let choose = |l| esp_choose(&ours, &offer_with(l), between(None)).unwrap();
+    let missing = choose(Lifetime { seconds: 0, kilobytes: 0 });
+    assert_eq!((missing.lifetime, missing.shortened), (ours.lifetime, true), "the default of eight hours is longer than ours");
+    let huge = choose(Lifetime { seconds: u64::MAX, kilobytes: u64::MAX });
+    assert_eq!((huge.lifetime, huge.shortened), (ours.lifetime, true));
+    let short = choose(Lifetime { seconds: 60, kilobytes: 100 });
+    assert_eq!((short.lifetime, short.shortened), (Lifetime { seconds: 60, kilobytes: 100 }, false));
+    let mut endless = ours.clone();
+    endless.lifetime = Lifetime { seconds: 0, kilobytes: 0 };
+    let none = esp_choose(&endless, &offer_with(Lifetime::default()), between(None)).unwrap();
+    assert_eq!(none.lifetime, Lifetime { seconds: ESP_LIFETIME_DEFAULT_S, kilobytes: 0 });
+    let most = esp_choose(&endless, &offer_with(Lifetime { seconds: u64::MAX, kilobytes: u64::MAX }), between(None)).unwrap();
+    assert_eq!(most.lifetime, Lifetime { seconds: LIFETIME_MAX_S, kilobytes: LIFETIME_MAX_KB });
 }
 
 #[test]
 fn responder_lifetime_data_reads_back() {
+    assert_eq!(read_lifetime_data(&isakmp_lifetime_data(3600), true), Some(Lifetime { seconds: 3600, kilobytes: 0 }));
+    assert_eq!(read_lifetime_data(&isakmp_lifetime_data(1 << 40), true), Some(Lifetime { seconds: 1 << 40, kilobytes: 0 }));
     let l = Lifetime { seconds: 600, kilobytes: 1 << 40 };
     assert_eq!(read_lifetime_data(&lifetime_data(l), false), Some(l));
     assert_eq!(read_lifetime_data(&[0x80, 11, 0, 1, 0, 12, 0, 4, 0, 0, 14, 16], true).unwrap().seconds, 3600);

@@ -1,14 +1,15 @@
 //! Quick mode's payloads, keys and checks: what needs no engine.
 
-use super::main_mode::{Refuse, Verdict, check_nonce};
-use super::sa::{PairKey, Quick};
+use super::nat;
+use super::phase1::{Refuse, Verdict, check_nonce};
+use super::sa::{Nat, PairKey, Quick};
 use crate::crypto::{CipherAlg, HashAlg, Secret, ct_eq};
 use crate::id::{IkeSaId, IkeVersion, Spi};
 use crate::ike::v1::keymat::{self, ChildInput, Skeyids};
 use crate::ike::v1::message::{Exchange, Header, Notify, PayloadKind, Payloads, SaPayload, notify_type, protocol};
-use crate::ike::v1::proposal;
-use crate::sad::{ChildSa, EspKeys, Lifetime};
-use std::net::SocketAddr;
+use crate::ike::v1::proposal::{self, Ends};
+use crate::sad::{ChildSa, Encap, EspKeys, Lifetime, Selector};
+use std::net::{IpAddr, SocketAddr};
 
 /// One text for everything that can be wrong before the HASH is verified.
 const HASH_DETAIL: &str = "the message cannot be read or its HASH is wrong";
@@ -26,6 +27,7 @@ pub(super) struct Suite {
     pub(super) id: IkeSaId,
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
+    pub(super) nat: Nat,
     pub(super) hash: HashAlg,
     pub(super) cipher: CipherAlg,
     pub(super) keys: Skeyids,
@@ -43,7 +45,14 @@ impl Suite {
     }
 
     pub(super) fn pair(&self) -> PairKey {
-        (self.local.ip(), self.peer.ip())
+        PairKey::of(self.local, self.peer)
+    }
+
+    /// Which encapsulations this traffic allows: transport mode is for that of the ends themselves.
+    pub(super) fn ends(&self, local: &Selector, remote: &Selector) -> Ends {
+        let is = |s: &Selector, addr: IpAddr| s.addr == addr && s.prefix == if addr.is_ipv4() { 32 } else { 128 };
+        let transport = is(local, self.local.ip()) && is(remote, self.peer.ip());
+        Ends { nat: self.nat.found(), tunnel: true, transport }
     }
 
     /// Decrypts and checks that the message is well formed, begins with a HASH, and that the HASH is right.
@@ -66,6 +75,8 @@ pub(super) struct QuickBody {
     pub(super) nonce: Vec<u8>,
     pub(super) ke: Option<Vec<u8>>,
     pub(super) ids: Option<(Vec<u8>, Vec<u8>)>,
+    /// NAT-OA: the ends' addresses as the peer knows them, the initiator's first.
+    pub(super) originals: Option<(IpAddr, IpAddr)>,
     pub(super) lifetime: Option<Lifetime>,
 }
 
@@ -79,6 +90,8 @@ impl QuickBody {
             PayloadKind::Id,
             PayloadKind::Notify,
             PayloadKind::Vendor,
+            PayloadKind::NatOriginal,
+            PayloadKind::NatOriginalDraft,
         ])?;
         if payloads.items().get(1).map(|p| p.kind) != Some(PayloadKind::Sa) {
             return Err(Refuse("payloads", "the SA is not second".into()));
@@ -91,6 +104,13 @@ impl QuickBody {
             [ci, cr] => Some((ci.to_vec(), cr.to_vec())),
             _ => return Err(Refuse("payloads", format!("{} ID payloads", ids.len()))),
         };
+        let originals = payloads.all(PayloadKind::NatOriginal).chain(payloads.all(PayloadKind::NatOriginalDraft));
+        let originals: Vec<IpAddr> = originals.map(nat::read_original).collect::<Verdict<_>>()?;
+        let originals = match originals[..] {
+            [] => None,
+            [i, r] => Some((i, r)),
+            _ => return Err(Refuse("payloads", format!("{} NAT-OA payloads", originals.len()))),
+        };
         let lifetime = payloads
             .all(PayloadKind::Notify)
             .filter_map(|b| Notify::decode(b).ok())
@@ -101,6 +121,7 @@ impl QuickBody {
             nonce: nonce.to_vec(),
             ke: payloads.maybe(PayloadKind::KeyExchange)?.map(<[u8]>::to_vec),
             ids,
+            originals,
             lifetime,
         })
     }
@@ -114,7 +135,7 @@ impl Quick {
         let transform = entry.transforms.get(choice.transform).ok_or_else(ended)?;
         let (encr, integ) = (transform.encr, transform.integ);
         let integ_len = integ.map_or(0, crate::crypto::IntegAlg::key_len);
-        let total = encr.key_len() + integ_len;
+        let total = encr.keymat_len() + integ_len;
         if total == 0 {
             return Err(Refuse("keymat_empty", "nothing would protect the data".into()));
         }
@@ -151,7 +172,7 @@ impl Quick {
             initiator: self.initiator(),
             version: IkeVersion::V1,
             esn: false,
-            encap: None,
+            encap: suite.nat.found().map(|_| Encap { local_port: suite.local.port(), peer_port: suite.peer.port() }),
         }))
     }
 }

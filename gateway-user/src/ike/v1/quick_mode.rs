@@ -10,7 +10,8 @@
 //! message 3 again.
 
 use super::crypt;
-use super::main_mode::{NONCE_LEN, RESEND_GAP, Refuse, Verdict, backoff};
+use super::nat;
+use super::phase1::{NONCE_LEN, RESEND_GAP, Refuse, Verdict, backoff};
 use super::quick_body::{QuickBody, Suite, check_ke, ended, unreadable};
 use super::sa::{FlowKey, Handle, Quick, QuickState, Sa, Want, digest};
 use crate::crypto::Secret;
@@ -21,7 +22,7 @@ use crate::ike::v1::message::{Chain, Exchange, Header, Id, PayloadKind};
 use crate::ike::v1::proposal::{self, EspChoice};
 use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeCommand, MapEntry};
-use crate::sad::Lifetime;
+use crate::sad::{Lifetime, Mode, Selector};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ impl Engine {
             id: sa.id,
             local: sa.local,
             peer: sa.peer,
+            nat: sa.nat,
             hash: up.hash,
             cipher: up.encryption,
             keys: up.keys.clone(),
@@ -72,7 +74,7 @@ impl Engine {
 
     /// A quick mode datagram under an established SA.
     pub(in crate::ike) fn quick_datagram(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
-        let verdict = self.quick_message(handle, header, bytes, now);
+        let verdict = self.quick_message(handle, from, header, bytes, now);
         if let Err(why) = verdict {
             match self.sas.get(&handle).map(Sa::pair) {
                 Some(pair) => self.refuse_peer(pair, from, why, now),
@@ -81,7 +83,7 @@ impl Engine {
         }
     }
 
-    fn quick_message(&mut self, handle: Handle, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
+    fn quick_message(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
         let message_id = header.message_id;
         let seen = digest(bytes);
         if let Some(quick) = self.quicks.get_mut(&(handle, message_id)) {
@@ -91,13 +93,13 @@ impl Engine {
                 let out = quick.out.clone().filter(|_| again).ok_or(Refuse("repeated", "seen already".into()))?;
                 quick.sent_at = now;
                 if let Some(sa) = self.sas.get(&handle) {
-                    self.transmit(sa.local, sa.peer, out);
+                    self.transmit(sa.local, from, out);
                 }
                 return Ok(());
             }
             return match quick.state {
-                QuickState::WaitAnswer => self.quick_2(handle, header, bytes, now),
-                QuickState::WaitProof => self.quick_3(handle, header, bytes, now),
+                QuickState::WaitAnswer => self.quick_2(handle, from, header, bytes, now),
+                QuickState::WaitProof => self.quick_3(handle, from, header, bytes, now),
                 QuickState::MakeKe | QuickState::MakeKeys | QuickState::AnswerKeys => {
                     Err(Refuse("out_of_order", "keys are being computed".into()))
                 }
@@ -105,11 +107,11 @@ impl Engine {
         }
         if let Some(answer) = self.repeated(handle, message_id, &seen, now)? {
             if let Some(sa) = self.sas.get(&handle) {
-                self.transmit(sa.local, sa.peer, answer);
+                self.transmit(sa.local, from, answer);
             }
             return Ok(());
         }
-        self.quick_1(handle, header, bytes, now)
+        self.quick_1(handle, from, header, bytes, now)
     }
 
     /// Looks a message ID up among those used before: the answer to repeat, a refusal, or `None` when the ID is new.
@@ -133,7 +135,7 @@ impl Engine {
         let found = Self::entries_of(&config, pair).find(|(_, e)| e.map == want.map && e.seq == want.seq);
         let flow = found.and_then(|(_, e)| e.flows.iter().find(|f| f.ace == want.ace));
         let (Some((entry, e)), Some(flow)) = (found, flow) else {
-            self.notice(pair.1, format!("crypto map {} {} has no such flow any more", want.map, want.seq));
+            self.notice(pair.peer, format!("crypto map {} {} has no such flow any more", want.map, want.seq));
             return;
         };
         let key = FlowKey { pair, local: flow.local, remote: flow.remote };
@@ -142,17 +144,18 @@ impl Engine {
             return self.retry_child(want.replaces, now);
         }
         let (Some(ci), Some(cr)) = (Id::from_selector(&flow.local), Id::from_selector(&flow.remote)) else {
-            self.notice(pair.1, "only IPv4 flows can be negotiated".to_string());
+            self.notice(pair.peer, "only IPv4 flows can be negotiated".to_string());
             return;
         };
         let Some(spi_in) = self.spis.allocate(&mut *self.rng) else {
-            self.notice(pair.1, "no inbound SPI is free (dataplane sa_max)".to_string());
+            self.notice(pair.peer, "no inbound SPI is free (dataplane sa_max)".to_string());
             self.retry_child(want.replaces, now);
             return;
         };
-        let offer = proposal::esp_offer(e, spi_in);
+        let ends = suite.ends(&flow.local, &flow.remote);
+        let offer = proposal::esp_offer(e, spi_in, ends);
         if offer.proposals.iter().all(|p| p.transforms.is_empty()) {
-            self.notice(pair.1, format!("crypto map {} {} has no usable transform set", want.map, want.seq));
+            self.notice(pair.peer, format!("crypto map {} {} has no usable transform set", want.map, want.seq));
             return self.command(IkeCommand::ReleaseSpi(spi_in));
         }
         let message_id = self.new_message_id(handle);
@@ -173,6 +176,7 @@ impl Engine {
             choice: None,
             ids: Some((ci.encode(), cr.encode())),
             iv: suite.first_iv(message_id),
+            peer: suite.peer,
             child: None,
             replaces: want.replaces,
             seen: None,
@@ -206,6 +210,10 @@ impl Engine {
         if let Some((ci, cr)) = &quick.ids {
             chain.push(PayloadKind::Id, ci).push(PayloadKind::Id, cr);
         }
+        let transport = quick.entry().is_some_and(|e| e.transforms.iter().any(|t| t.mode == Mode::Transport));
+        if let Some(dialect) = suite.nat.found().filter(|_| transport && suite.ends(&quick.flow.local, &quick.flow.remote).transport) {
+            nat::push_originals(&mut chain, dialect, suite.local.ip(), suite.peer.ip());
+        }
         let hash = keymat::hash_1(suite.hash, &suite.keys.a, message_id, chain.bytes());
         quick.state = QuickState::WaitAnswer;
         self.quick_send(handle, message_id, &suite, chain.prepend(PayloadKind::Hash, &hash), now);
@@ -222,19 +230,20 @@ impl Engine {
         quick.out = Some(out.clone());
         quick.sends = 1;
         quick.sent_at = now;
+        let peer = quick.peer;
         self.timers.set(Timer::Quick(handle, message_id), now + first);
-        self.transmit(suite.local, suite.peer, out);
+        self.transmit(suite.local, peer, out);
     }
 
     /// Message 2, at the initiator.
-    fn quick_2(&mut self, handle: Handle, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
+    fn quick_2(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
         let message_id = header.message_id;
         let suite = self.suite(handle).ok_or_else(ended)?;
         let quick = self.quicks.get_mut(&(handle, message_id)).ok_or_else(ended)?;
         let (plain, iv) = crypt::open(suite.cipher, &suite.key, &quick.iv, bytes).ok_or_else(unreadable)?;
         let payloads =
             suite.verify(header, &plain, |p| keymat::hash_2(suite.hash, &suite.keys.a, message_id, &quick.ni, p.after_first()))?;
-        let checked = QuickBody::read(&payloads).and_then(|body| quick.check_answer(&body).map(|choice| (body, choice)));
+        let checked = QuickBody::read(&payloads).and_then(|body| quick.check_answer(&suite, &body).map(|choice| (body, choice)));
         self.heard(suite.pair(), now);
         let (body, choice) = match checked {
             Ok(ok) => ok,
@@ -246,6 +255,7 @@ impl Engine {
         };
         let quick = self.quicks.get_mut(&(handle, message_id)).ok_or_else(ended)?;
         quick.seen = Some(digest(bytes));
+        quick.peer = from;
         quick.iv = iv;
         quick.nr = body.nonce;
         quick.choice = Some(choice);
@@ -279,7 +289,7 @@ impl Engine {
         chain.push(PayloadKind::Hash, &hash);
         let header = suite.header(Exchange::Quick, message_id);
         let out = crypt::seal(suite.cipher, &suite.key, &mut quick.iv, header, &chain).ok_or_else(ended)?;
-        let (order, seen) = (quick.order, quick.seen);
+        let (order, seen, peer) = (quick.order, quick.seen, quick.peer);
         self.quicks.remove(&(handle, message_id));
         self.timers.clear(Timer::Quick(handle, message_id));
         if let (Some(up), Some(seen)) = (self.sas.get_mut(&handle).and_then(Sa::up_mut), seen) {
@@ -288,8 +298,10 @@ impl Engine {
         }
         self.dirty.insert(handle);
         self.child_up(child, order, now);
-        self.transmit(suite.local, suite.peer, out);
-        self.run_wants(suite.pair(), now);
+        self.follow(handle, peer, now);
+        self.transmit(suite.local, peer, out);
+        let pair = self.sas.get(&handle).map_or(suite.pair(), Sa::pair);
+        self.run_wants(pair, now);
         Ok(())
     }
 
@@ -320,8 +332,9 @@ impl Engine {
     pub(in crate::ike) fn quick_timeout(&mut self, handle: Handle, message_id: u32, now: Instant) {
         let (first, tries) = (self.config.retransmit_first, self.config.retransmit_tries);
         let Some(sa) = self.sas.get(&handle) else { return };
-        let (local, peer) = (sa.local, sa.peer);
+        let local = sa.local;
         let Some(quick) = self.quicks.get_mut(&(handle, message_id)) else { return };
+        let peer = quick.peer;
         let (Some(out), true) = (quick.out.clone(), quick.sends < tries) else {
             return self.quick_failed(handle, message_id, "no answer", now);
         };
@@ -347,7 +360,7 @@ impl Engine {
         }
         let f = quick.flow;
         let role = if quick.initiator() { "initiator" } else { "responder" };
-        self.notice(f.pair.1, format!("quick mode ({role}) for {:?} - {:?} failed: {cause}", f.local, f.remote));
+        self.notice(f.pair.peer, format!("quick mode ({role}) for {:?} - {:?} failed: {cause}", f.local, f.remote));
         self.retry_child(quick.replaces, now);
         self.run_wants(f.pair, now);
     }
@@ -355,16 +368,20 @@ impl Engine {
 
 impl Quick {
     /// Checks message 2 against what was offered.
-    fn check_answer(&self, body: &QuickBody) -> Verdict<EspChoice> {
+    fn check_answer(&self, suite: &Suite, body: &QuickBody) -> Verdict<EspChoice> {
         let entry: &MapEntry = self.entry().ok_or_else(ended)?;
         let offer = self.offer.as_ref().ok_or_else(ended)?;
-        let mut choice = proposal::esp_accept(entry, offer, &body.sa).map_err(|why| Refuse("proposal_answer", why))?;
+        let ends = suite.ends(&self.flow.local, &self.flow.remote);
+        let mut choice = proposal::esp_accept(entry, offer, &body.sa, ends).map_err(|why| Refuse("proposal_answer", why))?;
         if let Some(lifetime) = body.lifetime {
             choice.lifetime = proposal::shorter_lifetime(choice.lifetime, lifetime);
         }
+        // In transport mode a NAT makes the ends disagree on addresses: protocol and port must still be equal.
+        let translated = suite.nat.found().is_some() && entry.transforms.get(choice.transform).is_some_and(|t| t.mode == Mode::Transport);
         let same = |ours: &[u8], theirs: &[u8]| {
             let read = |b: &[u8]| Id::decode(b).ok().and_then(|id| id.selector());
-            ours == theirs || (read(ours).is_some() && read(ours) == read(theirs))
+            let alike = |a: Selector, b: Selector| a == b || (translated && Selector { addr: a.addr, ..b } == a);
+            ours == theirs || read(ours).zip(read(theirs)).is_some_and(|(a, b)| alike(a, b))
         };
         let ids_equal = match (&self.ids, &body.ids) {
             (Some((ci, cr)), Some((theirs_ci, theirs_cr))) => same(ci, theirs_ci) && same(cr, theirs_cr),

@@ -1,18 +1,20 @@
 //! Quick mode, the responder's side.
 
 use super::crypt;
-use super::main_mode::{NONCE_LEN, Refuse, Verdict};
-use super::quick_body::{QuickBody, check_ke, ended, unreadable};
-use super::sa::{FlowKey, Handle, PairKey, Quick, QuickState, Sa, digest};
+use super::nat;
+use super::phase1::{NONCE_LEN, Refuse, Verdict};
+use super::quick_body::{QuickBody, Suite, check_ke, ended, unreadable};
+use super::sa::{FlowKey, Handle, Quick, QuickState, Sa, digest};
 use crate::crypto::Secret;
 use crate::ike::job::Job;
 use crate::ike::v1::engine::{Engine, JobTarget};
 use crate::ike::v1::keymat;
 use crate::ike::v1::message::{Chain, Header, Id, Notify, PayloadKind, notify_type, protocol};
-use crate::ike::v1::proposal::{self, EspChoice};
+use crate::ike::v1::proposal::{self, Ends, EspChoice};
 use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeCommand, IkeConfig};
-use crate::sad::Selector;
+use crate::sad::{Mode, Selector};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +28,7 @@ struct Match {
 
 impl Engine {
     /// Message 1.
-    pub(super) fn quick_1(&mut self, handle: Handle, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
+    pub(super) fn quick_1(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
         let message_id = header.message_id;
         let suite = self.suite(handle).ok_or_else(ended)?;
         let first_iv = suite.first_iv(message_id);
@@ -38,7 +40,7 @@ impl Engine {
         }
         let body = QuickBody::read(&payloads)?;
         let config = self.config.clone();
-        let found = match_request(&config, suite.pair(), &body);
+        let found = match_request(&config, &suite, &body);
         let found = match found {
             Ok(found) => found,
             Err((kind, Refuse(reason, why))) => {
@@ -46,7 +48,17 @@ impl Engine {
                 return Err(Refuse(reason, why));
             }
         };
-        self.yield_to(handle, &found.flow, now)?;
+        if let Some(holder) = self.flow_holder(&found.flow) {
+            // If that one is gone, this shows it.
+            self.probe(holder, now);
+            self.quick_refused(handle, message_id, notify_type::INVALID_ID_INFORMATION, &body, bytes, now);
+            return Err(Refuse("flow_taken", format!("another peer behind {} carries this traffic", holder.peer)));
+        }
+        if self.siblings(suite.pair()).any(|(pair, _)| self.outbound.contains_key(&(*pair, found.choice.spi))) {
+            self.quick_refused(handle, message_id, notify_type::NO_PROPOSAL_CHOSEN, &body, bytes, now);
+            return Err(Refuse("spi_taken", format!("SPI {} is in use at this address", found.choice.spi)));
+        }
+        self.yield_to(handle, message_id, &found.flow, now)?;
         let Some(spi_in) = self.spis.allocate(&mut *self.rng) else {
             return Err(Refuse("no_spi", "no inbound SPI is free (dataplane sa_max)".into()));
         };
@@ -68,6 +80,7 @@ impl Engine {
             choice: Some(found.choice),
             ids: body.ids,
             iv,
+            peer: from,
             child: None,
             replaces: None,
             seen: Some(digest(bytes)),
@@ -87,14 +100,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Both ends started an exchange for one flow. The higher address carries on, the lower one gives its own up; so the last pair
-    /// made is the same one at both ends.
-    fn yield_to(&mut self, handle: Handle, flow: &FlowKey, now: Instant) -> Verdict {
+    /// Both ends started an exchange for one flow. The higher message ID carries on, the other is given up; both ends see the same two
+    /// (addresses may differ behind a NAT), so the last pair made is the same one at both.
+    fn yield_to(&mut self, handle: Handle, theirs: u32, flow: &FlowKey, now: Instant) -> Verdict {
         let running = self.quicks_for(flow);
         let ours: Vec<_> = running.iter().copied().filter(|(_, initiator, _)| *initiator).map(|(k, _, s)| (k, s)).collect();
         for ((h, message_id), state) in ours {
             let answered = state == QuickState::MakeKeys;
-            if answered || flow.pair.0 > flow.pair.1 {
+            if answered || message_id > theirs {
                 return Err(Refuse("collision", "our own exchange for this flow goes first".into()));
             }
             let Some(quick) = self.quicks.remove(&(h, message_id)) else { continue };
@@ -139,7 +152,7 @@ impl Engine {
             Ok(child) => child,
             Err(Refuse(_, why)) => return self.quick_failed(handle, message_id, &why, now),
         };
-        let chain = quick.answer_chain();
+        let chain = quick.answer_chain(&suite);
         let hash = keymat::hash_2(suite.hash, &suite.keys.a, message_id, &quick.ni, chain.bytes());
         quick.child = Some(child.clone());
         quick.installed = true;
@@ -150,7 +163,7 @@ impl Engine {
     }
 
     /// Message 3: the peer has the keys.
-    pub(super) fn quick_3(&mut self, handle: Handle, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
+    pub(super) fn quick_3(&mut self, handle: Handle, from: SocketAddr, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
         let message_id = header.message_id;
         let suite = self.suite(handle).ok_or_else(ended)?;
         let quick = self.quicks.get_mut(&(handle, message_id)).ok_or_else(ended)?;
@@ -167,7 +180,9 @@ impl Engine {
         if let Some(child) = quick.child {
             self.child_up(child, quick.order, now);
         }
-        self.run_wants(suite.pair(), now);
+        self.follow(handle, from, now);
+        let pair = self.sas.get(&handle).map_or(suite.pair(), Sa::pair);
+        self.run_wants(pair, now);
         Ok(())
     }
 
@@ -190,7 +205,7 @@ impl Engine {
 
 impl Quick {
     /// Payloads of message 2 behind the HASH.
-    fn answer_chain(&self) -> Chain {
+    fn answer_chain(&self, suite: &Suite) -> Chain {
         let mut chain = Chain::new();
         if let Some(choice) = &self.choice {
             let mut answer = choice.answer.clone();
@@ -206,6 +221,10 @@ impl Quick {
         if let Some((ci, cr)) = &self.ids {
             chain.push(PayloadKind::Id, ci).push(PayloadKind::Id, cr);
         }
+        let chosen = self.choice.as_ref().and_then(|c| self.entry()?.transforms.get(c.transform));
+        if let Some(dialect) = suite.nat.found().filter(|_| chosen.is_some_and(|t| t.mode == Mode::Transport)) {
+            nat::push_originals(&mut chain, dialect, suite.peer.ip(), suite.local.ip());
+        }
         if let Some(choice) = self.choice.as_ref().filter(|c| c.shortened) {
             let n = Notify {
                 protocol: protocol::ESP,
@@ -220,11 +239,12 @@ impl Quick {
 }
 
 /// Finds the flow whose selectors are the mirror image of the request, in an entry that can agree to its proposal.
-fn match_request(config: &Arc<IkeConfig>, pair: PairKey, body: &QuickBody) -> Result<Match, (u16, Refuse)> {
+fn match_request(config: &Arc<IkeConfig>, suite: &Suite, body: &QuickBody) -> Result<Match, (u16, Refuse)> {
+    let pair = suite.pair();
     let bad_id = |why: &str| (notify_type::INVALID_ID_INFORMATION, Refuse("invalid_id", why.into()));
     let host = |addr| Selector { addr, prefix: 32, proto: 0, port: 0 };
     let (remote, local, shown) = match &body.ids {
-        None => (host(pair.1), host(pair.0), "none".to_string()),
+        None => (host(pair.peer), host(pair.local), "none".to_string()),
         Some((ci, cr)) => {
             let read = |b: &[u8]| Id::decode(b).map_err(|e| bad_id(&e.to_string()));
             let (ci, cr) = (read(ci)?, read(cr)?);
@@ -233,19 +253,40 @@ fn match_request(config: &Arc<IkeConfig>, pair: PairKey, body: &QuickBody) -> Re
             (selector(&ci)?, selector(&cr)?, shown)
         }
     };
+    let plain = (local, remote, suite.ends(&local, &remote));
+    let candidates = std::iter::once(plain).chain(behind_nat(suite, body, local, remote));
     let mut refusal = None;
-    for (entry, e) in Engine::entries_of(config, pair) {
-        let Some(flow) = e.flows.iter().find(|f| f.local == local && f.remote == remote) else { continue };
-        let chosen = proposal::esp_choose(e, &body.sa)
-            .map_err(|why| Refuse("no_proposal_chosen", why))
-            .and_then(|choice| check_ke(choice.pfs, body.ke.as_deref()).map(|()| choice));
-        match chosen {
-            Ok(choice) => {
-                let flow_key = FlowKey { pair, local, remote };
-                return Ok(Match { entry, ace: flow.ace, flow: flow_key, choice });
+    for (local, remote, ends) in candidates {
+        for (entry, e) in Engine::entries_of(config, pair) {
+            let Some(flow) = e.flows.iter().find(|f| f.local == local && f.remote == remote) else { continue };
+            let chosen = proposal::esp_choose(e, &body.sa, ends)
+                .map_err(|why| Refuse("no_proposal_chosen", why))
+                .and_then(|choice| check_ke(choice.pfs, body.ke.as_deref()).map(|()| choice));
+            match chosen {
+                Ok(choice) => {
+                    let flow_key = FlowKey { pair, local, remote };
+                    return Ok(Match { entry, ace: flow.ace, flow: flow_key, choice });
+                }
+                Err(why) => refusal = Some((notify_type::NO_PROPOSAL_CHOSEN, why)),
             }
-            Err(why) => refusal = Some((notify_type::NO_PROPOSAL_CHOSEN, why)),
         }
     }
     Err(refusal.unwrap_or_else(|| bad_id(&format!("no access list entry is the mirror image of {shown}"))))
+}
+
+/// The traffic of two hosts as it looks on our side of the NAT (RFC 3947 5.2): an end behind it names its own address, or the other end
+/// names the NAT's. In transport mode alone, where the ends themselves are meant.
+fn behind_nat(suite: &Suite, body: &QuickBody, local: Selector, remote: Selector) -> Option<(Selector, Selector, Ends)> {
+    suite.nat.found()?;
+    if local.prefix != 32 || remote.prefix != 32 {
+        return None;
+    }
+    let original = body.originals.map(|(initiator, _)| initiator);
+    if suite.nat.peer && original.is_some_and(|o| o != remote.addr) {
+        return None;
+    }
+    let seen = |s: Selector, changed: bool, addr| if changed { Selector { addr, ..s } } else { s };
+    let local = seen(local, suite.nat.us, suite.local.ip());
+    let remote = seen(remote, suite.nat.peer, suite.peer.ip());
+    Some((local, remote, Ends { tunnel: false, ..suite.ends(&local, &remote) }))
 }

@@ -2,9 +2,10 @@
 
 use crate::crypto::{CipherAlg, DhGroup, DhSecret, HashAlg, Secret};
 use crate::id::{IkeSaId, Spi};
+use crate::ike::engine::{IKE_PORT, NAT_T_PORT};
 use crate::ike::policy::{IkeConfig, IsakmpPolicy, MapEntry};
 use crate::ike::v1::keymat::Skeyids;
-use crate::ike::v1::message::SaPayload;
+use crate::ike::v1::message::{Exchange, NatDialect, SaPayload, Vendors};
 use crate::ike::v1::proposal::EspChoice;
 use crate::sad::{ChildSa, Selector};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,8 +16,35 @@ use std::time::{Duration, Instant};
 /// Engine's own number of an ISAKMP SA.
 pub(in crate::ike) type Handle = u64;
 
-/// Our address and the peer's.
-pub(in crate::ike) type PairKey = (IpAddr, IpAddr);
+/// One peer as seen from one of our addresses. Several peers may stand behind one NAT and share its address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(in crate::ike) struct PairKey {
+    /// Our address.
+    pub(in crate::ike) local: IpAddr,
+    /// The peer's address, or its NAT's.
+    pub(in crate::ike) peer: IpAddr,
+    /// The peer's port at its NAT; 0 stands for the well-known ones, at which we can begin an exchange of our own.
+    pub(in crate::ike) port: u16,
+}
+
+impl PairKey {
+    /// The peer at the well-known ports of an address.
+    pub(in crate::ike) const fn host(local: IpAddr, peer: IpAddr) -> Self {
+        Self { local, peer, port: 0 }
+    }
+
+    /// The peer at the far end of a path.
+    pub(in crate::ike) fn of(local: SocketAddr, peer: SocketAddr) -> Self {
+        let port = if matches!(peer.port(), IKE_PORT | NAT_T_PORT) { 0 } else { peer.port() };
+        Self { local: local.ip(), peer: peer.ip(), port }
+    }
+
+    /// The peer of a child pair.
+    pub(in crate::ike) fn of_child(child: &ChildSa) -> Self {
+        let port = child.encap.map_or(NAT_T_PORT, |e| e.peer_port);
+        Self::of(SocketAddr::new(child.local, NAT_T_PORT), SocketAddr::new(child.peer, port))
+    }
+}
 
 /// Message IDs remembered under one ISAKMP SA.
 pub(super) const RECENT_MAX: usize = 32;
@@ -46,6 +74,10 @@ pub(in crate::ike) struct Sa {
     pub(in crate::ike) peer: SocketAddr,
     /// We sent the first message.
     pub(in crate::ike) initiator: bool,
+    /// What stands between us and the peer.
+    pub(in crate::ike) nat: Nat,
+    /// Responder: where the peer's first message came from. It repeats it from there.
+    pub(super) first_from: Option<SocketAddr>,
     /// When main mode began (or the state was imported).
     pub(in crate::ike) born: Instant,
     /// Progress.
@@ -54,7 +86,7 @@ pub(in crate::ike) struct Sa {
 
 impl Sa {
     pub(in crate::ike) fn pair(&self) -> PairKey {
-        (self.local.ip(), self.peer.ip())
+        PairKey::of(self.local, self.peer)
     }
 
     pub(in crate::ike) fn up(&self) -> Option<&Up> {
@@ -79,6 +111,24 @@ impl Sa {
     }
 }
 
+/// NAT traversal of one ISAKMP SA (RFC 3947).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(in crate::ike) struct Nat {
+    /// What both ends speak; `None` when one of them speaks none.
+    pub(super) dialect: Option<NatDialect>,
+    /// We are behind a NAT.
+    pub(super) us: bool,
+    /// The peer is.
+    pub(super) peer: bool,
+}
+
+impl Nat {
+    /// The dialect, when there is a NAT: then ESP goes inside UDP.
+    pub(super) fn found(self) -> Option<NatDialect> {
+        self.dialect.filter(|_| self.us || self.peer)
+    }
+}
+
 /// Progress of an ISAKMP SA.
 pub(in crate::ike) enum Stage {
     /// Main mode.
@@ -87,10 +137,10 @@ pub(in crate::ike) enum Stage {
     Up(Box<Up>),
 }
 
-/// Where a main mode is. The first five are the initiator's.
+/// Where a phase 1 is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::ike) enum MainState {
-    /// Message 1 sent.
+    /// Initiator: message 1 sent.
     WaitSa,
     /// Our public value is being computed.
     MakeKe,
@@ -106,19 +156,58 @@ pub(in crate::ike) enum MainState {
     AnswerKeys,
     /// Responder: message 4 sent.
     AnsweredKe,
+    /// Aggressive initiator: our public value is being computed.
+    AggressiveMakeKe,
+    /// Aggressive initiator: message 1 sent.
+    AggressiveWait,
+    /// Aggressive initiator: the shared secret is being computed.
+    AggressiveMakeKeys,
+    /// Aggressive responder: public value and shared secret are being computed.
+    AggressiveAnswerKeys,
+    /// Aggressive responder: message 2 sent.
+    AggressiveAnswered,
 }
 
-/// State of a main mode.
+impl MainState {
+    /// The exchange this is a state of.
+    pub(super) const fn exchange(self) -> Exchange {
+        match self {
+            Self::WaitSa
+            | Self::MakeKe
+            | Self::WaitKe
+            | Self::MakeKeys
+            | Self::WaitAuth
+            | Self::AnsweredSa
+            | Self::AnswerKeys
+            | Self::AnsweredKe => Exchange::Main,
+            Self::AggressiveMakeKe
+            | Self::AggressiveWait
+            | Self::AggressiveMakeKeys
+            | Self::AggressiveAnswerKeys
+            | Self::AggressiveAnswered => Exchange::Aggressive,
+        }
+    }
+}
+
+/// State of a phase 1.
 pub(in crate::ike) struct Main {
     pub(in crate::ike) state: MainState,
-    /// Policies as they were when the exchange began.
-    pub(super) config: Arc<IkeConfig>,
+    /// Policies that may be used with the peer.
+    pub(super) policies: Vec<IsakmpPolicy>,
     /// What we offered (initiator).
     pub(super) offer: Option<SaPayload>,
     /// The policy agreed on.
     pub(in crate::ike) policy: Option<IsakmpPolicy>,
     /// Agreed lifetime, seconds.
     pub(super) lifetime_s: u64,
+    /// Responder: it is shorter than the peer knows.
+    pub(super) shortened: bool,
+    /// Aggressive responder: what was chosen.
+    pub(super) answer: Option<SaPayload>,
+    /// Aggressive mode: the peer's identity, known before its proof.
+    pub(super) peer_id: Vec<u8>,
+    /// Aggressive initiator: the peer's proof, until it can be checked.
+    pub(super) peer_proof: Vec<u8>,
     /// Body of the initiator's SA payload.
     pub(super) sai: Vec<u8>,
     pub(super) ni: Vec<u8>,
@@ -130,7 +219,8 @@ pub(in crate::ike) struct Main {
     pub(super) keys: Option<Skeyids>,
     pub(super) key: Secret,
     pub(super) iv: Vec<u8>,
-    pub(super) peer_dpd: bool,
+    /// What the peer announced so far.
+    pub(super) vendors: Vendors,
     /// The SA whose rekey this is, if we started it for that.
     pub(super) replaces: Option<Handle>,
     /// Last message accepted.
@@ -148,6 +238,15 @@ pub(super) struct Recent {
     pub(super) digest: Digest,
     pub(super) at: Instant,
     pub(super) answer: Option<Vec<u8>>,
+}
+
+/// The end of a phase 1 that may have to be repeated.
+#[derive(Clone)]
+pub(super) struct LastMain {
+    pub(super) digest: Digest,
+    pub(super) answer: Vec<u8>,
+    /// When the answer was sent last.
+    pub(super) at: Instant,
 }
 
 /// State of an established ISAKMP SA.
@@ -170,8 +269,8 @@ pub(in crate::ike) struct Up {
     /// Number of the peer's last R-U-THERE.
     pub(super) dpd_seen: Option<u32>,
     pub(super) recent: VecDeque<Recent>,
-    /// Responder: message 5 and our message 6, for a repetition.
-    pub(super) last_main: Option<(Digest, Vec<u8>)>,
+    /// The peer's last message of phase 1 and our answer, for a repetition.
+    pub(super) last_main: Option<LastMain>,
     pub(super) peer_id: String,
     /// Another SA took over; this one only waits for its end.
     pub(in crate::ike) replaced: bool,
@@ -251,6 +350,8 @@ pub(in crate::ike) struct Quick {
     /// Bodies of IDci and IDcr; none when the peer sent none.
     pub(super) ids: Option<(Vec<u8>, Vec<u8>)>,
     pub(super) iv: Vec<u8>,
+    /// Where the peer's last message came from: answers go there.
+    pub(super) peer: SocketAddr,
     pub(super) child: Option<Box<ChildSa>>,
     pub(super) replaces: Option<Spi>,
     pub(super) seen: Option<Digest>,
@@ -310,6 +411,8 @@ pub(in crate::ike) struct Pair {
     /// Last proof of life.
     pub(in crate::ike) heard: Instant,
     pub(in crate::ike) probe: Option<Probe>,
+    /// Our end and the peer's, when our NAT must be reminded of them.
+    pub(super) keepalive: Option<(SocketAddr, SocketAddr)>,
     /// Last unprotected notification sent to it.
     pub(super) notified: Option<Instant>,
     /// When the operator last heard of each kind of refusal.
@@ -327,6 +430,7 @@ impl Pair {
             children: BTreeSet::new(),
             heard: now,
             probe: None,
+            keepalive: None,
             notified: None,
             told: BTreeMap::new(),
             met: false,

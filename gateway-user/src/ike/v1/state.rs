@@ -1,12 +1,14 @@
 //! Encoding of an established ISAKMP SA for the standby (SSP client 2, IKE HA Manager). Times are relative: the nodes' clocks differ.
 
-use super::sa::{ANSWERS_MAX, FlowKey, Handle, Quick, QuickState, RECENT_MAX, Recent, Sa, Stage, Up};
+use super::phase1::RESEND_GAP;
+use super::sa::{ANSWERS_MAX, FlowKey, Handle, LastMain, Nat, PairKey, Quick, QuickState, RECENT_MAX, Recent, Sa, Stage, Up};
 use crate::crypto::{CipherAlg, DhGroup, HashAlg, Secret};
 use crate::id::IkeSaId;
 use crate::ike::IkeRecord;
 use crate::ike::policy::IkeConfig;
 use crate::ike::v1::engine::Engine;
 use crate::ike::v1::keymat::Skeyids;
+use crate::ike::v1::message::NatDialect;
 use crate::ike::v1::proposal::LIFETIME_MAX_S;
 use crate::sad::{ChildRecord, ChildStage, Counters};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Version of this encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KEY_MAX: usize = 64;
 const ID_MAX: usize = 512;
 const ANSWER_MAX: usize = 8192;
@@ -30,6 +32,8 @@ const FLAG_DPD_SEEN: u8 = 4;
 const FLAG_REPLACED: u8 = 8;
 const FLAG_LAST_MAIN: u8 = 16;
 const FLAG_CONTACTED: u8 = 32;
+const NAT_US: u8 = 1;
+const NAT_PEER: u8 = 2;
 
 /// A decoded record.
 pub(in crate::ike) struct Imported {
@@ -108,6 +112,27 @@ fn get_cipher(r: &mut Reader<'_>) -> Decode<CipherAlg> {
     })
 }
 
+const fn dialect_code(d: Option<NatDialect>) -> u8 {
+    match d {
+        None => 0,
+        Some(NatDialect::Draft02) => 1,
+        Some(NatDialect::Draft02Line) => 2,
+        Some(NatDialect::Draft03) => 3,
+        Some(NatDialect::Rfc) => 4,
+    }
+}
+
+fn get_dialect(r: &mut Reader<'_>) -> Decode<Option<NatDialect>> {
+    Ok(match r.u8("NAT dialect")? {
+        0 => None,
+        1 => Some(NatDialect::Draft02),
+        2 => Some(NatDialect::Draft02Line),
+        3 => Some(NatDialect::Draft03),
+        4 => Some(NatDialect::Rfc),
+        got => return Err(DecodeError::Value { field: "NAT dialect", got: got.into() }),
+    })
+}
+
 impl Engine {
     /// The record of an established SA; `None` while main mode runs.
     pub(in crate::ike) fn encode(&self, handle: Handle, sa: &Sa, now: Instant) -> Option<IkeRecord> {
@@ -136,8 +161,10 @@ impl Engine {
         put_ms(&mut w, up.hard.saturating_duration_since(now));
         w.u32(up.dpd_next).u32(up.dpd_seen.unwrap_or(0));
         w.bytes16(up.peer_id.as_bytes());
-        if let Some((digest, answer)) = &up.last_main {
-            w.bytes(digest).bytes16(answer);
+        let nat = [(sa.nat.us, NAT_US), (sa.nat.peer, NAT_PEER)];
+        w.u8(dialect_code(sa.nat.dialect)).u8(nat.iter().filter(|(set, _)| *set).map(|(_, f)| f).sum());
+        if let Some(last) = &up.last_main {
+            w.bytes(&last.digest).bytes16(&last.answer);
         }
         w.u16(up.recent.len() as u16);
         for r in &up.recent {
@@ -206,8 +233,15 @@ pub(in crate::ike) fn decode(body: &[u8], config: &Arc<IkeConfig>, now: Instant)
     let dpd_next = r.u32("DPD next")?;
     let dpd_seen = Some(r.u32("DPD seen")?).filter(|_| flags & FLAG_DPD_SEEN != 0);
     let peer_id = String::from_utf8_lossy(r.bytes16(ID_MAX, "peer ID")?).into_owned();
-    let last_main =
-        if flags & FLAG_LAST_MAIN != 0 { Some((r.array("digest")?, r.bytes16(ANSWER_MAX, "message 6")?.to_vec())) } else { None };
+    let dialect = get_dialect(&mut r)?;
+    let bits = r.u8("NAT")?;
+    let nat = Nat { dialect, us: bits & NAT_US != 0, peer: bits & NAT_PEER != 0 };
+    let last_main = if flags & FLAG_LAST_MAIN != 0 {
+        let (digest, answer) = (r.array("digest")?, r.bytes16(ANSWER_MAX, "last message of phase 1")?.to_vec());
+        Some(LastMain { digest, answer, at: now.checked_sub(RESEND_GAP).unwrap_or(now) })
+    } else {
+        None
+    };
     let recent = get_recent(&mut r, now)?;
     let up_at = now.checked_sub(age).unwrap_or(now);
     let up = Up {
@@ -233,14 +267,14 @@ pub(in crate::ike) fn decode(body: &[u8], config: &Arc<IkeConfig>, now: Instant)
         contacted: flags & FLAG_CONTACTED != 0,
     };
     let initiator = flags & FLAG_INITIATOR != 0;
-    let sa = Sa { id, local, peer, initiator, born: up_at, stage: Stage::Up(Box::new(up)) };
+    let sa = Sa { id, local, peer, initiator, nat, first_from: None, born: up_at, stage: Stage::Up(Box::new(up)) };
     let count = usize::from(r.u16("quick mode count")?);
     if count > QUICKS_MAX {
         return Err(DecodeError::Length { field: "quick mode count", got: count });
     }
     let mut quicks = Vec::new();
     for _ in 0..count {
-        quicks.push(get_quick(&mut r, config, now)?);
+        quicks.push(get_quick(&mut r, config, peer, now)?);
     }
     r.finish("ISAKMP record")?;
     Ok(Imported { sa, quicks })
@@ -269,7 +303,7 @@ fn get_recent(r: &mut Reader<'_>, now: Instant) -> Decode<VecDeque<Recent>> {
     Ok(recent)
 }
 
-fn get_quick(r: &mut Reader<'_>, config: &Arc<IkeConfig>, now: Instant) -> Decode<(u32, Quick)> {
+fn get_quick(r: &mut Reader<'_>, config: &Arc<IkeConfig>, peer: SocketAddr, now: Instant) -> Decode<(u32, Quick)> {
     let message_id = r.u32("message ID")?;
     let ni = r.bytes16(NONCE_MAX, "Ni")?.to_vec();
     let nr = r.bytes16(NONCE_MAX, "Nr")?.to_vec();
@@ -277,7 +311,7 @@ fn get_quick(r: &mut Reader<'_>, config: &Arc<IkeConfig>, now: Instant) -> Decod
     let seen = r.array("digest")?;
     let out = r.bytes16(ANSWER_MAX, "message 2")?.to_vec();
     let child = ChildRecord::decode(r.bytes16(CHILD_MAX, "child pair")?)?.child;
-    let flow = FlowKey { pair: (child.local, child.peer), local: child.ts_local, remote: child.ts_remote };
+    let flow = FlowKey { pair: PairKey::of_child(&child), local: child.ts_local, remote: child.ts_remote };
     let quick = Quick {
         state: QuickState::WaitProof,
         // Later than any mirrored pair, earlier than anything that begins here.
@@ -296,6 +330,7 @@ fn get_quick(r: &mut Reader<'_>, config: &Arc<IkeConfig>, now: Instant) -> Decod
         choice: None,
         ids: None,
         iv,
+        peer,
         child: Some(Box::new(child)),
         replaces: None,
         seen: Some(seen),

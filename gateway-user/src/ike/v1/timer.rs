@@ -8,9 +8,9 @@ use std::time::Instant;
 /// What a deadline is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Timer {
-    /// A main mode that did not end in time.
+    /// A phase 1 that did not end in time.
     HalfOpen(Handle),
-    /// Send the last main mode message again.
+    /// Send the last phase 1 message again.
     Retransmit(Handle),
     /// Rekey an ISAKMP SA.
     Soft(Handle),
@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Quick(Handle, u32),
     /// Look whether a peer is alive.
     Dpd(PairKey),
+    /// Remind our NAT of the way to a peer.
+    Keepalive(PairKey),
     /// Remove a replaced child pair.
     ChildGrace(Spi),
     /// Try the rekey of a child pair again.
@@ -32,12 +34,13 @@ impl Timer {
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::HalfOpen(_) => "half-open age",
-            Self::Retransmit(_) => "main mode retransmission",
+            Self::Retransmit(_) => "phase 1 retransmission",
             Self::Soft(_) => "ISAKMP rekey",
             Self::Hard(_) => "ISAKMP lifetime",
             Self::Overlap(_) => "ISAKMP overlap",
             Self::Quick(..) => "quick mode retransmission",
             Self::Dpd(_) => "dead peer detection",
+            Self::Keepalive(_) => "NAT keepalive",
             Self::ChildGrace(_) => "child grace",
             Self::ChildRetry(_) => "child rekey retry",
         }

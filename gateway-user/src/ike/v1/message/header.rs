@@ -14,9 +14,6 @@ use crate::wire::{Reader, Writer};
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 28;
 
-/// Four zero bytes before IKE on UDP port 4500 (RFC 3948 2.2).
-pub const NON_ESP_MARKER: [u8; 4] = [0; 4];
-
 /// Bits of the flags octet.
 pub mod flag {
     /// Payloads after the header are encrypted.
@@ -36,6 +33,8 @@ const VERSION_1_0: u8 = 0x10;
 pub enum Exchange {
     /// Identity protection: main mode.
     Main,
+    /// Aggressive mode.
+    Aggressive,
     /// Informational.
     Informational,
     /// Quick mode.
@@ -47,6 +46,7 @@ impl Exchange {
     pub const fn number(self) -> u8 {
         match self {
             Self::Main => 2,
+            Self::Aggressive => 4,
             Self::Informational => 5,
             Self::Quick => 32,
         }
@@ -62,8 +62,6 @@ pub enum HeaderFault {
     Length(u32),
     /// Not version 1.0.
     Version(u8),
-    /// Aggressive mode: refused by policy.
-    Aggressive,
     /// Transaction exchange (XAUTH, mode config): refused by policy.
     Transaction,
     /// Any other exchange type.
@@ -83,7 +81,6 @@ impl HeaderFault {
             Self::Short => "header_short",
             Self::Length(_) => "header_length",
             Self::Version(_) => "header_version",
-            Self::Aggressive => "aggressive_mode",
             Self::Transaction => "transaction_exchange",
             Self::Exchange(_) => "unknown_exchange",
             Self::Flags(_) => "header_flags",
@@ -129,9 +126,9 @@ impl Header {
         }
         let exchange = match exchange {
             2 => Exchange::Main,
+            4 => Exchange::Aggressive,
             5 => Exchange::Informational,
             32 => Exchange::Quick,
-            4 => return Err(HeaderFault::Aggressive),
             6 => return Err(HeaderFault::Transaction),
             other => return Err(HeaderFault::Exchange(other)),
         };
@@ -189,7 +186,6 @@ mod tests {
             (24, 0xff, HeaderFault::Length(0xff00_001c)),
             (17, 0x20, HeaderFault::Version(0x20)),
             (17, 0x11, HeaderFault::Version(0x11)),
-            (18, 4, HeaderFault::Aggressive),
             (18, 6, HeaderFault::Transaction),
             (18, 34, HeaderFault::Exchange(34)),
             (18, 0, HeaderFault::Exchange(0)),

@@ -4,6 +4,7 @@
 //! ID type (1) | protocol (1) | port (2) | data
 //! ```
 
+use crate::id::Identity;
 use crate::sad::Selector;
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +19,12 @@ pub mod id_type {
     pub const USER_FQDN: u8 = 3;
     /// IPv4 address and mask.
     pub const IPV4_SUBNET: u8 = 4;
+    /// One IPv6 address.
+    pub const IPV6_ADDR: u8 = 5;
+    /// Distinguished name in DER.
+    pub const DER_ASN1_DN: u8 = 9;
+    /// Opaque bytes.
+    pub const KEY_ID: u8 = 11;
 }
 
 /// Data longer than this is refused.
@@ -46,6 +53,7 @@ impl Id {
         let data = r.rest();
         let wanted = match kind {
             id_type::IPV4_ADDR => Some(4),
+            id_type::IPV6_ADDR => Some(16),
             id_type::IPV4_SUBNET => Some(8),
             _ => None,
         };
@@ -101,6 +109,20 @@ impl Id {
         Some(Selector { addr: IpAddr::V4(addr), prefix, proto: self.proto, port: self.port })
     }
 
+    /// Who a phase 1 identity is; `None` for types that name no single end.
+    pub fn identity(&self) -> Option<Identity> {
+        let text = || String::from_utf8(self.data.clone()).ok();
+        Some(match self.kind {
+            id_type::IPV4_ADDR => Identity::Address(IpAddr::from(<[u8; 4]>::try_from(&self.data[..]).ok()?)),
+            id_type::IPV6_ADDR => Identity::Address(IpAddr::from(<[u8; 16]>::try_from(&self.data[..]).ok()?)),
+            id_type::FQDN => Identity::Fqdn(text()?),
+            id_type::USER_FQDN => Identity::UserFqdn(text()?),
+            id_type::DER_ASN1_DN => Identity::DerAsn1Dn(self.data.clone()),
+            id_type::KEY_ID => Identity::KeyId(self.data.clone()),
+            _ => return None,
+        })
+    }
+
     /// Text for logs.
     pub fn text(&self) -> String {
         match (self.kind, self.selector()) {
@@ -137,6 +159,19 @@ mod tests {
         let a = Id { kind: 1, proto: 0, port: 0, data: vec![10, 0, 0, 1] };
         let b = Id { kind: 4, proto: 0, port: 0, data: vec![10, 0, 0, 1, 255, 255, 255, 255] };
         assert_eq!(a.selector(), b.selector());
+    }
+
+    #[test]
+    fn identities_by_type() {
+        let read = |b: &[u8]| Id::decode(b).unwrap().identity();
+        assert_eq!(read(&[1, 0, 0, 0, 10, 0, 0, 1]), Some(Identity::Address([10, 0, 0, 1].into())));
+        assert_eq!(read(b"\x02\x11\x01\xf4gw.example"), Some(Identity::Fqdn("gw.example".into())));
+        assert_eq!(read(b"\x03\0\0\0a@b"), Some(Identity::UserFqdn("a@b".into())));
+        assert_eq!(read(b"\x09\0\0\0\x30\0"), Some(Identity::DerAsn1Dn(vec![0x30, 0])));
+        assert_eq!(read(b"\x0b\0\0\0\xff"), Some(Identity::KeyId(vec![0xff])));
+        assert_eq!(read(b"\x02\0\0\0\xff"), None, "not UTF-8");
+        assert_eq!(read(&[4, 0, 0, 0, 10, 0, 0, 0, 255, 0, 0, 0]), None, "a net is nobody");
+        assert!(Id::decode(&[5, 0, 0, 0, 1, 2, 3, 4]).is_err(), "short IPv6 address");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::wire::{Decode, DecodeError, Reader, Writer};
 /// More payloads than this in one message are refused.
 pub const PAYLOADS_MAX: usize = 48;
 
-/// Payload types of IKEv1. Those of other versions and drafts are unknown on purpose.
+/// Payload types of IKEv1. Those of version 2 are unknown on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PayloadKind {
     /// End of the chain.
@@ -37,6 +37,14 @@ pub enum PayloadKind {
     Delete,
     /// Vendor ID.
     Vendor,
+    /// NAT-D: hash of an address and port (RFC 3947 3.2).
+    NatDiscovery,
+    /// NAT-OA: original address (RFC 3947 5.2).
+    NatOriginal,
+    /// NAT-D of the drafts.
+    NatDiscoveryDraft,
+    /// NAT-OA of the drafts.
+    NatOriginalDraft,
 }
 
 impl PayloadKind {
@@ -55,6 +63,10 @@ impl PayloadKind {
             11 => Self::Notify,
             12 => Self::Delete,
             13 => Self::Vendor,
+            20 => Self::NatDiscovery,
+            21 => Self::NatOriginal,
+            130 => Self::NatDiscoveryDraft,
+            131 => Self::NatOriginalDraft,
             _ => return None,
         })
     }
@@ -74,6 +86,10 @@ impl PayloadKind {
             Self::Notify => 11,
             Self::Delete => 12,
             Self::Vendor => 13,
+            Self::NatDiscovery => 20,
+            Self::NatOriginal => 21,
+            Self::NatDiscoveryDraft => 130,
+            Self::NatOriginalDraft => 131,
         }
     }
 }
@@ -206,6 +222,8 @@ impl PayloadKind {
             Self::Notify => "NOTIFY payload",
             Self::Delete => "DELETE payload",
             Self::Vendor => "VID payload",
+            Self::NatDiscovery | Self::NatDiscoveryDraft => "NAT-D payload",
+            Self::NatOriginal | Self::NatOriginalDraft => "NAT-OA payload",
         }
     }
 }

@@ -4,8 +4,9 @@
 use super::net::*;
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
 use crate::id::{IkeSaId, Spi};
-use crate::ike::v1::MainState;
+use crate::ike::engine::NON_ESP_MARKER;
 use crate::ike::v1::message::*;
+use crate::ike::v1::{MainState, PairKey};
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
 use std::net::SocketAddr;
@@ -145,7 +146,7 @@ fn headers_of_other_protocols_and_exchanges() {
         (18, 33, "unknown_exchange"),
         (17, 0x20, "header_version"),
         (16, 33, "unknown_payload"),
-        (16, 132, "unknown_payload"),
+        (16, 133, "unknown_payload"),
         (19, 0x80, "header_flags"),
         (27, 1, "header_length"),
     ] {
@@ -158,16 +159,24 @@ fn headers_of_other_protocols_and_exchanges() {
 }
 
 #[test]
-fn nat_t_port_is_refused() {
-    let mut net = up();
+fn what_is_no_ike_at_port_4500_is_refused_and_a_keepalive_draws_nothing() {
+    let mut c = usual();
+    c[B].nat_traversal = false;
+    let mut net = Net::new(1, c);
+    net.initiate(A);
+    net.secs(5);
+    net.assert_settled(1);
     let to = SocketAddr::new(net.nodes[B].addr.ip(), 4500);
     let from = SocketAddr::new(net.nodes[A].addr.ip(), 4500);
     let mut b = NON_ESP_MARKER.to_vec();
     b.extend(message_1(3));
     net.nodes[B].engine.handle_datagram(from, to, &b, net.now);
     net.nodes[B].engine.handle_datagram(from, to, &[0xff], net.now);
+    net.nodes[B].engine.handle_datagram(from, to, &[0xff, 0xff], net.now);
+    net.nodes[B].engine.handle_datagram(from, to, &[0, 0, 0], net.now);
+    net.nodes[B].engine.handle_datagram(from, to, b"", net.now);
     net.pump();
-    assert_eq!(net.nodes[B].refusals(), ["nat_t_unsupported", "nat_t_not_ike"]);
+    assert_eq!(net.nodes[B].refusals(), ["nat_t_disabled", "nat_t_not_ike", "nat_t_not_ike", "nat_t_not_ike"]);
     assert_eq!(net.nodes[B].sent.len(), 4);
 }
 
@@ -263,9 +272,9 @@ fn bad_public_values_and_nonces() {
     let mut one_more = Chain::new();
     one_more.push(PayloadKind::Sa, &crate::ike::v1::proposal::isakmp_offer(&policies).encode());
     let cases: [(&str, Vec<u8>, usize, &str); 7] = [
-        ("zero (CVE-2015-3240)", ke(0), 32, "main_mode_failed"),
-        ("one", ke(1), 32, "main_mode_failed"),
-        ("all ones, above p", vec![0xff; 96], 32, "main_mode_failed"),
+        ("zero (CVE-2015-3240)", ke(0), 32, "phase_1_failed"),
+        ("one", ke(1), 32, "phase_1_failed"),
+        ("all ones, above p", vec![0xff; 96], 32, "phase_1_failed"),
         ("short", vec![2; 95], 32, "ke_length"),
         ("another group's length", vec![2; 128], 32, "ke_length"),
         ("nonce of 7", ke(7), 7, "nonce_length"),
@@ -381,7 +390,7 @@ fn no_oracle_in_cbc() {
 #[test]
 fn a_protected_delete_ends_only_what_it_may() {
     let mut net = up();
-    let a = net.nodes[A].engine.primary((net.nodes[A].addr.ip(), net.nodes[B].addr.ip())).unwrap();
+    let a = net.nodes[A].engine.primary(PairKey::host(net.nodes[A].addr.ip(), net.nodes[B].addr.ip())).unwrap();
     let send = |net: &mut Net, kind, body: &[u8]| {
         net.nodes[A].engine.send_informational(a, kind, body);
         net.secs(1);

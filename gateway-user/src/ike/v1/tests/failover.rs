@@ -3,34 +3,8 @@
 use super::net::*;
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
-use crate::sad::ChildStage;
 use crate::wire::Reader;
 use std::time::Duration;
-
-/// A new engine in the place of node A, with what a standby holds; the old one is gone without a word.
-fn take_over(net: &mut Net) {
-    let old = &net.nodes[A];
-    let std::net::IpAddr::V4(ip) = old.addr.ip() else { unreachable!() };
-    let seed = old.seed + 1000;
-    let mut new = Node::new(ip, (*old.engine.config).clone(), seed, net.now);
-    for record in old.mirror.values() {
-        new.engine.import(record, net.now).unwrap();
-    }
-    for k in old.kernel.values() {
-        let stage = match (k.outbound, k.retired) {
-            (true, _) => ChildStage::Live,
-            (false, true) => ChildStage::Retired,
-            (false, false) => ChildStage::Inbound,
-        };
-        new.engine.import_child_stage(&k.child, stage, Duration::from_secs(1), net.now).unwrap();
-    }
-    new.adopt_kernel(old);
-    new.mirror.clone_from(&old.mirror);
-    assert!(new.engine.poll_timeout().is_none() && new.engine.poll_transmit().is_none(), "dormant is mute");
-    assert!(new.engine.view(net.now).iter().all(|v| v.dormant));
-    new.engine.set_active(true, net.now);
-    net.nodes[A] = new;
-}
 
 fn up(seed: u64, starter: usize) -> Net {
     let mut c = usual();
@@ -48,7 +22,7 @@ fn the_peer_notices_nothing() {
         let mut net = up(1, starter);
         let sent = net.nodes[B].sent.len();
         let spi = net.nodes[B].live()[0].spi_in;
-        take_over(&mut net);
+        net.take_over(A);
         net.secs(60);
         net.assert_settled(1);
         assert_eq!(net.nodes[B].live()[0].spi_in, spi);
@@ -88,7 +62,7 @@ fn probe_numbers_go_on_where_they_were() {
         net.secs(23);
         let next = |n: &Node| n.engine.sas.values().next().and_then(|s| s.up()).map(|u| u.dpd_numbers());
         let before = next(&net.nodes[A]).unwrap();
-        take_over(&mut net);
+        net.take_over(A);
         assert_eq!(next(&net.nodes[A]), Some(before));
         net.secs(23);
         let after = next(&net.nodes[A]).unwrap();
@@ -103,7 +77,7 @@ fn answers_given_before_are_given_again_byte_for_byte() {
     let mut net = up(2, B);
     let requests = net.nodes[B].sent.clone();
     let answers = net.nodes[A].sent.clone();
-    take_over(&mut net);
+    net.take_over(A);
     net.secs(1);
     net.inject(A, &requests[2]);
     assert_eq!(net.nodes[A].sent.last(), answers.get(2), "message 6");
@@ -130,7 +104,7 @@ fn death_at_any_moment_heals() {
             let mut net = Net::new(3, c);
             net.initiate(starter);
             net.run(Duration::from_millis(step));
-            take_over(&mut net);
+            net.take_over(A);
             for _ in 0..30 {
                 net.acquire(starter);
                 net.secs(10);
@@ -149,7 +123,7 @@ fn a_quick_mode_between_two_and_three_is_finished_by_the_other_node() {
     net.run(Duration::from_millis(7));
     assert!(net.nodes[A].kernel.values().any(|k| !k.outbound), "message 2 is out, message 3 is not in");
     assert!(net.nodes[A].live().is_empty());
-    take_over(&mut net);
+    net.take_over(A);
     net.secs(5);
     net.assert_settled(1);
 }
@@ -168,7 +142,7 @@ fn death_amid_rekeys_heals() {
             net.request(node, IkeRequest::RekeyIsakmp(id));
         }
         net.run(Duration::from_millis(seed * 7 % 60));
-        take_over(&mut net);
+        net.take_over(A);
         net.secs(20);
         net.weather = Weather::default();
         for _ in 0..20 {
@@ -253,7 +227,7 @@ fn broken_records_are_errors() {
     let mut engine = Node::new([40, 0, 0, 9].into(), (*config).clone(), 1, net.now).engine;
     let other = crate::id::IkeSaId { initiator: [9; 8], ..id };
     assert!(engine.import(&IkeRecord::Upsert { id: other, body: body.clone() }, net.now).is_err());
-    assert_eq!(Reader::new(&body).u8("version"), Ok(1));
+    assert_eq!(Reader::new(&body).u8("version"), Ok(2));
     engine.import(&IkeRecord::Upsert { id, body }, net.now).unwrap();
     engine.import(&IkeRecord::Delete { id }, net.now).unwrap();
     assert!(engine.view(net.now).is_empty());

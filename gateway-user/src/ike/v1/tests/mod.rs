@@ -4,5 +4,6 @@ mod attack;
 mod basic;
 mod dpd;
 mod failover;
+mod nat;
 mod net;
 mod rekey;

@@ -5,7 +5,7 @@ use crate::id::{PolicyDigest, Spi};
 use crate::ike::v1::Engine;
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
-use crate::sad::{ChildSa, Lifetime, Mode, Selector};
+use crate::sad::{ChildSa, ChildStage, Lifetime, Mode, Selector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -44,7 +44,12 @@ pub struct Node {
     pub events: Vec<IkeEvent>,
     /// Mirror of the `Sync` events, as a standby would hold it.
     pub mirror: BTreeMap<crate::id::IkeSaId, IkeRecord>,
+    /// IKE messages, without the marker of port 4500.
     pub sent: Vec<Vec<u8>>,
+    /// Where each of them left from and went to.
+    pub paths: Vec<(SocketAddr, SocketAddr)>,
+    /// NAT keepalives sent.
+    pub keepalives: usize,
     pub seed: u64,
 }
 
@@ -60,6 +65,8 @@ impl Node {
             events: Vec::new(),
             mirror: BTreeMap::new(),
             sent: Vec::new(),
+            paths: Vec::new(),
+            keepalives: 0,
             seed,
         }
     }
@@ -67,7 +74,11 @@ impl Node {
     fn drain(&mut self) {
         while let Some(c) = self.engine.poll_command() {
             match c {
-                IkeCommand::MoveChild { .. } => {}
+                IkeCommand::MoveChild { spi_in, peer, encap } => {
+                    let k = self.kernel.get_mut(&spi_in).expect("moves what is there");
+                    assert!(encap.is_some(), "only what is inside UDP moves");
+                    (k.child.peer, k.child.encap) = (peer, encap);
+                }
                 IkeCommand::InstallInbound(child) => {
                     let old = self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: false, retired: false });
                     assert!(old.is_none_or(|o| !o.outbound), "inbound half over a whole pair");
@@ -145,7 +156,55 @@ pub struct Weather {
     pub delay_ms: u32,
 }
 
+/// A NAT in front of some nodes: one public address, ports by demand.
+#[derive(Default)]
+pub struct NatBox {
+    pub inside: Vec<IpAddr>,
+    pub public: Option<IpAddr>,
+    /// Keeps port numbers where they are free.
+    pub keeps_ports: bool,
+    /// Well-known ports of the public address that lead to an inside address.
+    pub forward: Option<IpAddr>,
+    pub table: BTreeMap<SocketAddr, u16>,
+    pub next: u16,
+}
+
+impl NatBox {
+    /// Forgets every mapping; new ones get other ports.
+    pub fn reboot(&mut self) {
+        self.table.clear();
+        self.next += 100;
+    }
+
+    fn outward(&mut self, from: SocketAddr) -> SocketAddr {
+        let Some(public) = self.public.filter(|_| self.inside.contains(&from.ip())) else { return from };
+        if self.forward == Some(from.ip()) {
+            return SocketAddr::new(public, from.port());
+        }
+        if !self.table.contains_key(&from) {
+            let taken = self.table.values().any(|p| *p == from.port());
+            let port = if self.keeps_ports && !taken { from.port() } else { 1024 + self.next };
+            self.next += 1;
+            self.table.insert(from, port);
+        }
+        SocketAddr::new(public, self.table[&from])
+    }
+
+    fn inward(&self, to: SocketAddr) -> Option<SocketAddr> {
+        if Some(to.ip()) != self.public {
+            return Some(to);
+        }
+        let known = self.table.iter().find(|(_, port)| **port == to.port()).map(|(inner, _)| *inner);
+        known.or_else(|| Some(SocketAddr::new(self.forward?, to.port())))
+    }
+}
+
+/// Changes an IKE message on its way; `None` leaves it alone.
+pub type Edit = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>>>;
+
 pub struct Net {
+    pub nat: NatBox,
+    pub edit: Option<Edit>,
     pub nodes: Vec<Node>,
     pub now: Instant,
     pub weather: Weather,
@@ -169,7 +228,17 @@ impl Net {
         for node in &mut nodes {
             node.engine.set_active(true, now);
         }
-        Self { nodes, now, weather: Weather::default(), rng: Seeded::new(seed), queue: BTreeMap::new(), serial: 0, lost: 0 }
+        Self {
+            nat: NatBox::default(),
+            edit: None,
+            nodes,
+            now,
+            weather: Weather::default(),
+            rng: Seeded::new(seed),
+            queue: BTreeMap::new(),
+            serial: 0,
+            lost: 0,
+        }
     }
 
     pub fn pump(&mut self) {
@@ -185,8 +254,20 @@ impl Net {
             }
             for i in 0..self.nodes.len() {
                 while let Some(t) = self.nodes[i].engine.poll_transmit() {
-                    assert_eq!(t.from, self.nodes[i].addr);
-                    self.nodes[i].sent.push(t.payload.clone());
+                    assert_eq!(t.from.ip(), self.nodes[i].addr.ip());
+                    assert!(matches!(t.from.port(), 500 | 4500));
+                    let message = if t.from.port() == 4500 { t.payload.strip_prefix(&[0; 4]) } else { Some(&t.payload[..]) };
+                    match message {
+                        Some(message) => {
+                            let message = message.to_vec();
+                            self.nodes[i].sent.push(message);
+                            self.nodes[i].paths.push((t.from, t.to));
+                        }
+                        None => {
+                            assert_eq!(t.payload, [0xff]);
+                            self.nodes[i].keepalives += 1;
+                        }
+                    }
                     self.send(t);
                     busy = true;
                 }
@@ -201,7 +282,11 @@ impl Net {
         self.rng.u32() % 100 < percent
     }
 
-    fn send(&mut self, t: Transmit) {
+    fn send(&mut self, mut t: Transmit) {
+        t.from = self.nat.outward(t.from);
+        if let Some(changed) = self.edit.as_mut().and_then(|edit| edit(&t.payload)) {
+            t.payload = changed;
+        }
         let copies = if self.chance(self.weather.loss) { 0 } else { 1 + u32::from(self.chance(self.weather.repeat)) };
         for _ in 0..copies {
             let delay = 1 + self.rng.u32() % (self.weather.delay_ms + 1);
@@ -225,8 +310,9 @@ impl Net {
             self.now = self.now.max(next);
             while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= self.now) {
                 let t = entry.remove();
-                match self.nodes.iter_mut().find(|n| n.addr == t.to) {
-                    Some(node) => node.engine.handle_datagram(t.from, t.to, &t.payload, self.now),
+                let to = self.nat.inward(t.to);
+                match self.nodes.iter_mut().find(|n| to.is_some_and(|to| n.addr.ip() == to.ip())) {
+                    Some(node) => node.engine.handle_datagram(t.from, to.unwrap_or(t.to), &t.payload, self.now),
                     None => self.lost += 1,
                 }
                 self.pump();
@@ -272,6 +358,38 @@ impl Net {
         self.pump();
     }
 
+    /// Gives a node an IKE message as if it came from there; the marker of port 4500 is put before it.
+    pub fn inject_at(&mut self, node: usize, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let marker: &[u8] = if to.port() == 4500 { &[0; 4] } else { &[] };
+        self.nodes[node].engine.handle_datagram(from, to, &[marker, bytes].concat(), self.now);
+        self.pump();
+    }
+
+    /// A new engine in the place of a node, with what a standby holds; the old one is gone without a word.
+    pub fn take_over(&mut self, node: usize) {
+        let now = self.now;
+        let old = &self.nodes[node];
+        let IpAddr::V4(ip) = old.addr.ip() else { unreachable!() };
+        let mut new = Node::new(ip, (*old.engine.config).clone(), old.seed + 1000, now);
+        for record in old.mirror.values() {
+            new.engine.import(record, now).unwrap();
+        }
+        for k in old.kernel.values() {
+            let stage = match (k.outbound, k.retired) {
+                (true, _) => ChildStage::Live,
+                (false, true) => ChildStage::Retired,
+                (false, false) => ChildStage::Inbound,
+            };
+            new.engine.import_child_stage(&k.child, stage, Duration::from_secs(1), now).unwrap();
+        }
+        new.adopt_kernel(old);
+        new.mirror.clone_from(&old.mirror);
+        assert!(new.engine.poll_timeout().is_none() && new.engine.poll_transmit().is_none(), "dormant is mute");
+        assert!(new.engine.view(now).iter().all(|v| v.dormant));
+        new.engine.set_active(true, now);
+        self.nodes[node] = new;
+    }
+
     /// Both ends agree on every pair, nothing is half done, nothing leaked; `flows` pairs carry traffic.
     pub fn assert_settled(&self, flows: usize) {
         for (me, other) in [(A, B), (B, A)] {
@@ -288,9 +406,12 @@ impl Net {
                 assert_eq!(mirror.spi_out, c.spi_in);
                 assert!(mirror.keys_in == c.keys_out && mirror.keys_out == c.keys_in, "keys differ");
                 assert!(c.keys_in != c.keys_out);
+                assert_eq!(c.encap.is_some(), mirror.encap.is_some(), "node {me}: {:?} and {:?}", c.encap, mirror.encap);
+                let far = SocketAddr::new(c.peer, c.encap.map_or(500, |e| e.peer_port));
+                assert_eq!(self.nat.inward(far).map(|a| a.ip()), Some(o.addr.ip()), "node {me}: ESP reaches the other end");
                 assert_eq!((mirror.ts_local, mirror.ts_remote), (c.ts_remote, c.ts_local));
                 assert_eq!((mirror.encr, mirror.integ, mirror.pfs), (c.encr, c.integ, c.pfs));
-                assert_eq!(c.keys_in.encr.len(), c.encr.key_len());
+                assert_eq!(c.keys_in.encr.len(), c.encr.keymat_len());
             }
         }
     }
