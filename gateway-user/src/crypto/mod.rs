@@ -11,10 +11,12 @@ mod group;
 mod hash;
 pub mod kat;
 mod mac;
+mod stretch;
 
 pub use alg::{AesKey, CipherAlg, HashAlg, Icv, IntegAlg, PrfAlg};
 pub use dh::DhSecret;
 pub use group::DhGroup;
+pub use stretch::Stretched;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;

@@ -182,7 +182,7 @@ impl Engine {
     pub fn handle_job(&mut self, done: JobDone, now: Instant) {
         match (self.job_targets.remove(&done.token), done.outcome) {
             // Version 1 gives no other work.
-            (None, _) | (_, Outcome::Responded(_)) => {}
+            (None, _) | (_, Outcome::Responded(_) | Outcome::Signed(_) | Outcome::Verified(_)) => {}
             (Some(JobTarget::Main(handle)), Outcome::Dh(dh)) => self.main_job(handle, dh, now),
             (Some(JobTarget::Quick(handle, message_id)), Outcome::Dh(dh)) => self.quick_job(handle, message_id, dh, now),
         }
