@@ -74,6 +74,8 @@ pub struct ReplaySet {
     pub replay: u64,
     /// Replay window of the SA, packets (its bitmap length must match).
     pub window: u32,
+    /// Extended sequence numbers, as the SA was made with.
+    pub esn: bool,
     /// Bytes and packets, when known.
     pub used: Option<SaUsed>,
 }
@@ -148,6 +150,18 @@ pub enum XfrmEvent {
         bytes: u64,
         /// Packets.
         packets: u64,
+    },
+    /// A packet of an encapsulated SA, authenticated and no replay, came from another address or port than the SA's: the NAT's mapping
+    /// changed. At most one a second and SA.
+    Mapping {
+        /// Inbound SPI.
+        spi: Spi,
+        /// Destination of the SA: our own end.
+        dst: IpAddr,
+        /// Where it came from.
+        peer: IpAddr,
+        /// Its UDP port.
+        port: u16,
     },
     /// Events were lost (ENOBUFS): dump.
     Overrun,

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// Integration tests that need the guest's kernel, or say more on a second one.
 const KERNEL_TESTS: [&str; 2] = ["xfrm_kernel", "xdp_run"];
 /// One test binary in the guest ends within this many seconds.
-const BINARY_LIMIT_S: u64 = 180;
+const BINARY_LIMIT_S: u64 = 300;
 
 /// Tests so far.
 #[derive(Default, Debug, PartialEq, Eq)]

@@ -135,6 +135,13 @@ async fn serve(config: Config, path_of_manifest: &Path) -> Result<()> {
         },
         ssp_waiting: HashMap::new(),
     };
+    for socket in [&sockets.ike500, &sockets.ike4500] {
+        for (what, error) in [("IPsec policies may catch IKE itself", socket.bypass_error()), ("no ESP in UDP", socket.encap_error())] {
+            if let Some(error) = error {
+                warn!(port = socket.port(), %error, what, "this kernel lacks a part of IPsec");
+            }
+        }
+    }
     let sockets_ms = begin.elapsed().as_millis() as u64 - path_ms;
     let ports = Ports { xfrm: Box::new(XfrmAdapter::open().context("XFRM")?), links: Box::new(links), path: Box::new(path) };
     let clock = SystemClock::new().context("clock")?;

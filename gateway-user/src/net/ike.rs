@@ -13,6 +13,14 @@ use tokio::net::UdpSocket;
 
 /// Receive buffer: some 2 000 large or 10 000 usual datagrams while the core is busy. Given whole with CAP_NET_ADMIN, else up to `net.core.rmem_max`.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// UDP encapsulation of ESP, RFC 3948.
+const PORT_NATT: u16 = 4500;
+/// `UDP_ENCAP` of `linux/udp.h`, at the level of UDP.
+const UDP_ENCAP: libc::c_int = 100;
+/// `UDP_ENCAP_ESPINUDP`.
+const UDP_ENCAP_ESPINUDP: libc::c_int = 2;
+/// In front of IKE on port 4500 (RFC 3948 2.2).
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// Class selector 6, network control (RFC 4594 3.1).
 const TOS_NETWORK_CONTROL: u32 = 0xc0;
 
@@ -23,6 +31,10 @@ pub struct IkeSocketStats {
     pub received: u64,
     /// Datagrams refused because they were longer than the caller's buffer, or carried no local address.
     pub refused: u64,
+    /// NAT keepalives that the kernel left to us.
+    pub keepalives: u64,
+    /// Datagrams on the port of the encapsulation that are neither IKE nor a keepalive: ESP that the kernel left to us, or rubbish.
+    pub not_ike: u64,
     /// Datagrams sent.
     pub sent: u64,
     /// Datagrams not sent because the socket's buffer was full.
@@ -35,6 +47,8 @@ pub struct IkeSocketStats {
 struct Counters {
     received: AtomicU64,
     refused: AtomicU64,
+    keepalives: AtomicU64,
+    not_ike: AtomicU64,
     sent: AtomicU64,
     send_full: AtomicU64,
     send_failed: AtomicU64,
@@ -45,6 +59,9 @@ pub struct IkeSocket {
     socket: UdpSocket,
     port: u16,
     bypass_error: Option<io::Error>,
+    /// ESP in UDP arrives here.
+    natt: bool,
+    encap_error: Option<io::Error>,
     counters: Counters,
 }
 
@@ -68,9 +85,11 @@ impl IkeSocket {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EPERM)) => Some(e),
             Err(e) => return Err(e),
         };
+        let natt = port == PORT_NATT;
+        let encap_error = if natt { encapsulate(&socket)? } else { None };
         socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
         let port = socket.local_addr()?.as_socket_ipv4().map_or(port, |a| a.port());
-        Ok(Self { socket: UdpSocket::from_std(socket.into())?, port, bypass_error, counters: Counters::default() })
+        Ok(Self { socket: UdpSocket::from_std(socket.into())?, port, bypass_error, natt, encap_error, counters: Counters::default() })
     }
 
     /// The port bound.
@@ -84,13 +103,22 @@ impl IkeSocket {
         self.bypass_error.as_ref()
     }
 
+    /// Why ESP in UDP does not reach the kernel's IPsec: a kernel without it. Peers behind a NAT then get no traffic; the daemon reports it.
+    pub fn encap_error(&self) -> Option<&io::Error> {
+        self.encap_error.as_ref()
+    }
+
     /// Receives one datagram into `buf`: its length, where it came from, and which local address and port it was sent to.
-    /// Longer datagrams than `buf` are counted and skipped.
+    /// Longer datagrams than `buf` are counted and skipped; on port 4500 so is what has no non-ESP marker. The marker stays in `buf`.
     /// Safe to cancel: nothing is lost.
     pub async fn recv(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)> {
         loop {
             match self.socket.async_io(Interest::READABLE, || receive(&self.socket, buf)).await {
                 Ok(Some((n, from, to))) => {
+                    if let Some(counter) = self.passes_over(buf.get(..n).unwrap_or_default()) {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
                     self.counters.received.fetch_add(1, Ordering::Relaxed);
                     return Ok((n, from.into(), SocketAddrV4::new(to, self.port).into()));
                 }
@@ -100,6 +128,16 @@ impl IkeSocket {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
+        }
+    }
+
+    /// What is no IKE on the port of the encapsulation, and where it is counted. The kernel usually takes it before us.
+    fn passes_over(&self, datagram: &[u8]) -> Option<&AtomicU64> {
+        match datagram {
+            _ if !self.natt => None,
+            [0xff] => Some(&self.counters.keepalives),
+            ike if ike.len() > NON_ESP_MARKER.len() && ike.starts_with(&NON_ESP_MARKER) => None,
+            _ => Some(&self.counters.not_ike),
         }
     }
 
@@ -136,10 +174,21 @@ impl IkeSocket {
         IkeSocketStats {
             received: get(&self.counters.received),
             refused: get(&self.counters.refused),
+            keepalives: get(&self.counters.keepalives),
+            not_ike: get(&self.counters.not_ike),
             sent: get(&self.counters.sent),
             send_full: get(&self.counters.send_full),
             send_failed: get(&self.counters.send_failed),
         }
+    }
+}
+
+/// ESP in UDP goes to the kernel's IPsec, IKE comes to us. The reason why not, when the kernel cannot.
+fn encapsulate(socket: &Socket) -> io::Result<Option<io::Error>> {
+    match sockopt::set(socket, libc::IPPROTO_UDP, UDP_ENCAP, &UDP_ENCAP_ESPINUDP) {
+        Ok(()) => Ok(None),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP)) => Ok(Some(e)),
+        Err(e) => Err(e),
     }
 }
 
@@ -292,6 +341,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_ike_passes_on_the_port_of_the_encapsulation() {
+        in_namespace(|| async {
+            let b = IkeSocket::bind(4500).unwrap();
+            let a = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let ike = [vec![0; 4], vec![9; 28]].concat();
+            // Shorter than an ESP header, the kernel leaves it to us even where it does IPsec.
+            for payload in [&[0xff][..], &[0xfe], &[1, 2, 3, 4, 5], &[0; 4], &ike] {
+                a.send_to(payload, "127.0.0.1:4500").unwrap();
+            }
+            let mut buf = [0; 100];
+            let (n, ..) = timeout(Duration::from_secs(5), b.recv(&mut buf)).await.unwrap().unwrap();
+            assert_eq!(&buf[..n], ike);
+            let keepalives = if b.encap_error().is_some() { 1 } else { 0 };
+            assert_eq!((b.stats().received, b.stats().not_ike, b.stats().keepalives), (1, 3, keepalives));
+        });
+    }
+
     /// Policies that block everything in both directions stop another socket's datagrams, and none of this one's.
     #[test]
     fn our_own_policies_do_not_catch_ike() {
@@ -311,10 +378,10 @@ mod tests {
             let (from, to) = (addr([127, 0, 0, 1], 500), addr([127, 0, 0, 2], 4500));
             let plain = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             assert!(plain.send_to(b"stopped", to).is_err(), "the policies work");
-            a.send(&Transmit { from, to, payload: b"passes".to_vec() }).unwrap();
+            a.send(&Transmit { from, to, payload: b"\0\0\0\0passes".to_vec() }).unwrap();
             let mut buf = [0; 100];
             let got = timeout(Duration::from_secs(5), b.recv(&mut buf)).await.unwrap().unwrap();
-            assert_eq!((got, &buf[..6]), ((6, from, to), &b"passes"[..]));
+            assert_eq!((got, &buf[4..10]), ((10, from, to), &b"passes"[..]));
         });
     }
 }

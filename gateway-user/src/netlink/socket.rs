@@ -220,18 +220,18 @@ pub(super) fn open_bound(family: Family, groups: u32, buffer_bytes: usize) -> io
     if setsockopt(&fd, sockopt::RcvBufForce, &buffer_bytes).is_err() {
         setsockopt(&fd, sockopt::RcvBuf, &buffer_bytes)?;
     }
-    netlink_option(&fd, NETLINK_EXT_ACK)?;
+    netlink_option(&fd, NETLINK_EXT_ACK, 1)?;
     // Keys sent in a request must not come back in its error.
-    netlink_option(&fd, NETLINK_CAP_ACK)?;
+    netlink_option(&fd, NETLINK_CAP_ACK, 1)?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(fd)
 }
 
-fn netlink_option(fd: &OwnedFd, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let len = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: `on` outlives the call and `len` is its size; the fd is open.
-    let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), SOL_NETLINK, option, (&raw const on).cast(), len) };
+/// Sets an option of the netlink level.
+pub(super) fn netlink_option(fd: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: `value` outlives the call and `len` is its size; the fd is open.
+    let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), SOL_NETLINK, option, (&raw const value).cast(), len) };
     Errno::result(rc)?;
     Ok(())
 }

@@ -7,10 +7,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Highest number a lease may reach: a pair is rekeyed long before its 32-bit numbers end.
+/// Highest number of an SA without extended sequence numbers: a pair is rekeyed long before they end.
 pub const SEQUENCE_MAX: u64 = u32::MAX as u64;
-/// Share of the number space after which the pair is rekeyed.
-const HIGH_WATER: u64 = 0xe000_0000;
+/// The same with extended sequence numbers: high enough never to be reached, low enough for sums.
+pub const SEQUENCE_MAX_ESN: u64 = 1 << 62;
+/// How far below the last number known to be used the range in the data path begins, with extended sequence numbers: what leaves may be
+/// reordered, and the range must stay shorter than 2^32, as a packet shows the low half of its number only.
+const ESN_SLACK: u64 = 1 << 20;
 /// Smallest lease, packets.
 const LEASE_MIN: u64 = 16_384;
 /// Largest lease, packets.
@@ -25,12 +28,24 @@ const ISOLATED_AUTO: u64 = 1_000_000;
 pub struct LeasePolicy {
     /// Fixed size in packets; `None` sizes by the measured rate.
     pub fixed: Option<u64>,
+    /// Extended sequence numbers.
+    pub esn: bool,
 }
 
 impl LeasePolicy {
     /// W: what an active that lost contact may use beyond its lease, and the standby leaves free.
     pub fn isolated_range(self) -> u64 {
         self.fixed.unwrap_or(ISOLATED_AUTO)
+    }
+
+    /// Highest number a lease may reach.
+    pub fn sequence_max(self) -> u64 {
+        if self.esn { SEQUENCE_MAX_ESN } else { SEQUENCE_MAX }
+    }
+
+    /// Number after which the pair is rekeyed: seven eighths of all.
+    fn high_water(self) -> u64 {
+        self.sequence_max() / 8 * 7
     }
 }
 
@@ -102,6 +117,11 @@ impl Lease {
         self.lo
     }
 
+    /// Start of the range for the guard: [`Self::lo`], and with extended sequence numbers as near to what is used as reordering allows.
+    pub fn guard_lo(&self) -> u64 {
+        if self.policy.esn { self.lo.max(self.used.saturating_sub(ESN_SLACK)) } else { self.lo }
+    }
+
     /// End of the reserved range.
     pub fn hi(&self) -> u64 {
         self.hi
@@ -119,7 +139,7 @@ impl Lease {
 
     /// Where a standby has to start.
     pub fn standby_floor(&self) -> u64 {
-        (self.hi + self.policy.isolated_range()).min(SEQUENCE_MAX)
+        (self.hi + self.policy.isolated_range()).min(self.policy.sequence_max())
     }
 
     /// Highest number the guard may let out now.
@@ -129,7 +149,7 @@ impl Lease {
         }
         match (self.competitor, self.contact) {
             // Nobody else holds this SA.
-            (false, _) => SEQUENCE_MAX,
+            (false, _) => self.policy.sequence_max(),
             (true, true) if !self.isolated => self.hi,
             (true, _) => self.standby_floor(),
         }
@@ -172,7 +192,7 @@ impl Lease {
     /// What is due now; the caller sends the request and calls `on_granted` when it was acknowledged.
     pub fn poll(&mut self) -> Option<LeaseAction> {
         let size = self.size();
-        if !self.rekey_asked && (self.used > HIGH_WATER || self.standby_floor() > HIGH_WATER + size) {
+        if !self.rekey_asked && (self.used > self.policy.high_water() || self.standby_floor() > self.policy.high_water() + size) {
             self.rekey_asked = true;
             return Some(LeaseAction::Rekey);
         }
@@ -183,8 +203,9 @@ impl Lease {
             return None;
         }
         if self.contact {
-            if self.asked.is_none() && self.used + size / 2 > self.hi && self.hi < SEQUENCE_MAX - self.policy.isolated_range() {
-                let hi = (self.used + size).min(SEQUENCE_MAX - self.policy.isolated_range()).max(self.hi);
+            if self.asked.is_none() && self.used + size / 2 > self.hi && self.hi < self.policy.sequence_max() - self.policy.isolated_range()
+            {
+                let hi = (self.used + size).min(self.policy.sequence_max() - self.policy.isolated_range()).max(self.hi);
                 if hi > self.hi {
                     self.asked = Some(hi);
                     return Some(LeaseAction::Extend(hi));
@@ -220,7 +241,7 @@ impl Lease {
         if self.contested.is_some() || !self.competitor {
             return self.hi;
         }
-        let hi = self.hi.max(self.used + self.size()).min(SEQUENCE_MAX);
+        let hi = self.hi.max(self.used + self.size()).min(self.policy.sequence_max());
         // Without something to gain there will be no grant, and a request that waits for none would be the last.
         if hi > self.hi {
             self.asked = Some(hi);
@@ -247,7 +268,7 @@ impl Lease {
         if self.contested.is_some() {
             return;
         }
-        self.hi = self.hi.max(self.used + self.size()).min(SEQUENCE_MAX);
+        self.hi = self.hi.max(self.used + self.size()).min(self.policy.sequence_max());
         self.asked = None;
     }
 }
@@ -256,7 +277,7 @@ impl Lease {
 mod tests {
     use super::*;
 
-    const AUTO: LeasePolicy = LeasePolicy { fixed: None };
+    const AUTO: LeasePolicy = LeasePolicy { fixed: None, esn: false };
 
     #[test]
     fn renewal_comes_well_before_the_end_and_follows_the_rate() {
@@ -279,7 +300,7 @@ mod tests {
 
     #[test]
     fn ranges_of_the_two_nodes_never_meet() {
-        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000), esn: false });
         l.set_partner(true, true);
         assert_eq!((l.limit(), l.standby_floor()), (1000, 2000));
         l.set_partner(true, false);
@@ -287,14 +308,14 @@ mod tests {
         l.on_used(1600, Instant::now());
         assert_eq!(l.poll(), Some(LeaseAction::Rekey));
         assert_eq!(l.poll(), None);
-        let standby = Lease::resume(LeasePolicy { fixed: Some(1000) }, 2000, 2000);
+        let standby = Lease::resume(LeasePolicy { fixed: Some(1000), esn: false }, 2000, 2000);
         assert_eq!(standby.limit(), SEQUENCE_MAX);
         assert!(standby.used() >= l.limit());
     }
 
     #[test]
     fn a_contested_lease_stays_below_what_the_partner_took_whatever_happens_then() {
-        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000), esn: false });
         l.set_partner(true, true);
         l.set_partner(true, false);
         l.on_used(1200, Instant::now());
@@ -304,14 +325,14 @@ mod tests {
         l.set_partner(true, true);
         assert_eq!((l.limit(), l.is_contested()), (2000, true));
         assert_eq!((l.poll(), l.poll()), (Some(LeaseAction::Rekey), None), "no more numbers are asked for");
-        let mut own = Lease::new(LeasePolicy { fixed: Some(1000) });
+        let mut own = Lease::new(LeasePolicy { fixed: Some(1000), esn: false });
         own.contest();
         assert!(!own.is_contested(), "the partner never held it");
     }
 
     #[test]
     fn a_snapshot_raises_the_limit_only_when_a_stale_partner_has_it() {
-        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000), esn: false });
         l.set_partner(true, false);
         l.on_used(1700, Instant::now());
         // Contact again; the partner still holds the old record and would start at 2001.
@@ -330,7 +351,7 @@ mod tests {
         assert_eq!((l.offer(), l.offer()), (2700, 2700));
         l.on_used(2600, Instant::now());
         assert_eq!(l.poll(), Some(LeaseAction::Extend(3600)), "an offer of nothing new waits for nothing");
-        let mut fresh = Lease::new(LeasePolicy { fixed: Some(1000) });
+        let mut fresh = Lease::new(LeasePolicy { fixed: Some(1000), esn: false });
         fresh.on_used(5000, Instant::now());
         assert_eq!(fresh.offer(), 6000, "a partner without state competes for nothing yet");
         assert_eq!(fresh.hi(), 6000);
@@ -338,7 +359,7 @@ mod tests {
 
     #[test]
     fn an_unanswered_request_is_not_a_grant() {
-        let mut l = Lease::new(LeasePolicy { fixed: Some(1000) });
+        let mut l = Lease::new(LeasePolicy { fixed: Some(1000), esn: false });
         l.set_partner(true, true);
         l.on_used(600, Instant::now());
         assert_eq!(l.poll(), Some(LeaseAction::Extend(1600)));
@@ -353,9 +374,31 @@ mod tests {
 
     #[test]
     fn numbers_that_run_low_ask_for_a_rekey_once() {
-        let mut l = Lease::resume(AUTO, HIGH_WATER + 1, HIGH_WATER + 2);
+        let water = AUTO.high_water();
+        assert_eq!(water, 0xdfff_fff9);
+        let mut l = Lease::resume(AUTO, water + 1, water + 2);
         assert_eq!(l.poll(), Some(LeaseAction::Rekey));
         assert_eq!(l.poll(), None);
         assert!(l.standby_floor() <= SEQUENCE_MAX);
+    }
+
+    #[test]
+    fn extended_numbers_go_on_where_the_short_ones_end() {
+        let policy = LeasePolicy { fixed: Some(1_000_000), esn: true };
+        let end = u64::from(u32::MAX);
+        let mut l = Lease::resume(policy, end - 600_000, end - 10);
+        l.set_partner(true, true);
+        assert_eq!(l.standby_floor(), end + 999_990);
+        l.on_used(end - 500_000, Instant::now());
+        let Some(LeaseAction::Extend(hi)) = l.poll() else { panic!("numbers run low, and there are more") };
+        assert_eq!(hi, end + 500_000);
+        assert!(l.on_granted(hi) && l.poll().is_none());
+        l.on_used(end + 400_000, Instant::now());
+        assert_eq!((l.guard_lo(), l.limit()), (end + 400_000 - ESN_SLACK.min(1_000_000), hi), "never below its own start");
+        assert!(l.limit() - l.guard_lo() < 1 << 32);
+        l.set_partner(false, false);
+        assert_eq!(l.limit(), SEQUENCE_MAX_ESN);
+        let short = Lease::resume(LeasePolicy { esn: false, ..policy }, 5_000_000, 6_000_000);
+        assert_eq!(short.guard_lo(), 5_000_000);
     }
 }

@@ -183,7 +183,7 @@ impl Peer {
                         self.engine.handle_traffic(spi, now);
                     }
                 }
-                XfrmEvent::Overrun => {}
+                XfrmEvent::Mapping { .. } | XfrmEvent::Overrun => {}
             }
         }
         self.pump();

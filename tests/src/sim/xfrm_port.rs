@@ -43,7 +43,8 @@ impl FakeKernel {
                 Direction::Out => held.oseq < low32(sa.replay),
             };
             if behind {
-                let set = ReplaySet { spi, dst, direction: sa.direction, replay: sa.replay, window: c.replay_window, used: None };
+                let set =
+                    ReplaySet { spi, dst, direction: sa.direction, replay: sa.replay, window: c.replay_window, esn: false, used: None };
                 return self.set_one(&set);
             }
             return Ok(());
@@ -333,7 +334,7 @@ mod tests {
         assert_eq!(receive(&mut k, &forged, 70), Err(InDrop::Replay(Replayed::Seen)));
         assert_eq!(receive(&mut k, &forged, 71), Err(InDrop::Integrity));
         assert_eq!(receive(&mut k, &c, 6), Err(InDrop::Replay(Replayed::TooOld)));
-        let set = |direction, replay| ReplaySet { spi: c.spi_in, dst: c.local, direction, replay, window: 64, used: None };
+        let set = |direction, replay| ReplaySet { spi: c.spi_in, dst: c.local, direction, replay, window: 64, esn: false, used: None };
         assert!(k.set_one(&set(Direction::In, 30)).is_ok());
         assert_eq!((receive(&mut k, &c, 30), receive(&mut k, &c, 31)), (Err(InDrop::Replay(Replayed::Seen)), Ok(())));
         assert!(k.violations.is_empty());

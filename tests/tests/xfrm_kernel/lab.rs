@@ -4,7 +4,7 @@ use gateway_user::crypto::{CipherAlg, IntegAlg, Secret};
 use gateway_user::id::{IkeVersion, Spi};
 use gateway_user::netlink::xfrm::XfrmEvents;
 use gateway_user::ports::{Direction, FlowPolicy, SaInstall, SaUsed, XfrmEvent};
-use gateway_user::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
+use gateway_user::sad::{ChildSa, Encap, EspKeys, Lifetime, Mode, Selector};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -96,6 +96,13 @@ pub fn v4(text: &str) -> Ipv4Addr {
     text.parse().expect("an address")
 }
 
+/// Sets a pair's transform, with keys that fit it.
+pub fn with_transform(c: ChildSa, encr: CipherAlg, integ: Option<IntegAlg>) -> ChildSa {
+    let key = |len: usize, seed: u8| Secret::new((0..len).map(|i| (i as u8).wrapping_mul(37) ^ seed).collect());
+    let keys = |seed| EspKeys { encr: key(encr.keymat_len(), seed), integ: key(integ.map_or(0, IntegAlg::key_len), seed) };
+    ChildSa { encr, integ, keys_in: keys(0x11), keys_out: keys(0x77), ..c }
+}
+
 /// The pair of `a`; [`mirror`] gives that of `b`.
 pub fn child() -> ChildSa {
     let keys = |n: u8| EspKeys { encr: Secret::new((n..n + 16).collect()), integ: Secret::new((n..n + 32).collect()) };
@@ -138,6 +145,7 @@ pub fn mirror(c: &ChildSa) -> ChildSa {
         ts_remote: c.ts_local,
         keys_in: c.keys_out,
         keys_out: c.keys_in,
+        encap: c.encap.map(|e| Encap { local_port: e.peer_port, peer_port: e.local_port }),
         ..c
     }
 }

@@ -6,7 +6,10 @@
 
 mod lab;
 mod links;
+mod natt;
+mod pair;
 mod policies;
 mod rate;
 mod sas;
 mod traffic;
+mod transforms;

@@ -43,8 +43,15 @@ fn sas_per_second() {
     let sas: Vec<SaInstall<'_>> = children.iter().enumerate().flat_map(scrambled).collect();
     timed("NEWSA", sas.len(), || all_ok(xfrm.install(&sas)));
     timed("NEWSA again (taken over)", sas.len(), || all_ok(xfrm.install(&sas)));
-    let set =
-        |c: &ChildSa| ReplaySet { spi: c.spi_in, dst: c.local, direction: Direction::In, replay: 77, window: c.replay_window, used: None };
+    let set = |c: &ChildSa| ReplaySet {
+        spi: c.spi_in,
+        dst: c.local,
+        direction: Direction::In,
+        replay: 77,
+        window: c.replay_window,
+        esn: false,
+        used: None,
+    };
     let sets: Vec<ReplaySet> = children.iter().map(set).collect();
     timed("NEWAE", sets.len(), || all_ok(xfrm.set_replay(&sets)));
     timed("dump", sas.len(), || assert_eq!(xfrm.dump().unwrap().len(), sas.len()));

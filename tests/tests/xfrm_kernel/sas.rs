@@ -115,7 +115,7 @@ fn replay_state_is_written_and_never_goes_back() {
     let window = c.replay_window;
     let set = |direction, replay| {
         let (spi, dst) = if direction == Direction::In { (c.spi_in, c.local) } else { (c.spi_out, c.peer) };
-        ReplaySet { spi, dst, direction, replay, window, used: None }
+        ReplaySet { spi, dst, direction, replay, window, esn: false, used: None }
     };
     let used = Some(SaUsed { age_s: 60, bytes: 1000, packets: 10 });
     all_ok(xfrm.set_replay(&[ReplaySet { used, ..set(Direction::In, 5000) }, set(Direction::Out, 9000)]));

@@ -1,55 +1,13 @@
 //! Real packets between two namespaces: acquires, ESP on the wire, replay events, takeover numbers, block policies.
 
 use crate::lab::*;
+use crate::pair::Pair;
 use gateway_user::ike::Acquire;
 use gateway_user::netlink::socket::{Family, NetlinkSocket};
-use gateway_user::netlink::xfrm::{XfrmAdapter, policy};
+use gateway_user::netlink::xfrm::policy;
 use gateway_user::ports::*;
 use gateway_user::sad::{ChildSa, Lifetime, Selector};
-use std::net::UdpSocket;
 use std::time::Duration;
-
-struct Pair {
-    lab: Lab,
-    a: XfrmAdapter,
-    b: XfrmAdapter,
-    child_a: ChildSa,
-    child_b: ChildSa,
-    from: UdpSocket,
-    to: UdpSocket,
-    tap: Tap,
-}
-
-impl Pair {
-    /// Policies on both sides, no SA yet.
-    fn new(prefix: &str, child_a: ChildSa) -> Self {
-        let lab = Lab::new(prefix);
-        let mut a = within(&lab.a, || XfrmAdapter::open().unwrap());
-        let mut b = within(&lab.b, || XfrmAdapter::open().unwrap());
-        let child_b = mirror(&child_a);
-        a.sync_policies(&[flow(&child_a)]).unwrap();
-        b.sync_policies(&[flow(&child_b)]).unwrap();
-        let (from, to) = (udp(&lab.a, "10.1.0.1:5000"), udp(&lab.b, "10.2.0.1:5001"));
-        // At the sender: the receiver's device shows each packet a second time, decrypted.
-        let tap = Tap::open(&lab.a, &lab.a);
-        Self { lab, a, b, child_a, child_b, from, to, tap }
-    }
-
-    fn install(&mut self) {
-        all_ok(self.b.install(&both(&self.child_b)));
-        all_ok(self.a.install(&both(&self.child_a)));
-    }
-
-    fn send(&self, count: usize) -> usize {
-        exchange(&self.from, &self.to, count)
-    }
-
-    /// Out counter of `a`, in counter of `b`.
-    fn numbers(&mut self) -> (u64, u64) {
-        let out = self.a.replay(self.child_a.spi_out, self.child_a.peer).unwrap().oseq;
-        (out, self.b.replay(self.child_b.spi_in, self.child_b.local).unwrap().seq)
-    }
-}
 
 #[test]
 fn a_packet_without_sa_asks_and_does_not_leave() {
@@ -100,7 +58,8 @@ fn packets_cross_as_esp_and_events_follow() {
     }
 
     let window = p.child_b.replay_window;
-    let set = ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 81, window, used: None };
+    let set =
+        ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 81, window, esn: false, used: None };
     all_ok(p.b.set_replay(&[set]));
     assert_eq!(events_b.drain(Duration::from_millis(300)), [], "our own write gives no event");
 }
@@ -112,10 +71,12 @@ fn takeover_numbers_hold() {
     p.install();
     assert_eq!(p.send(10), 10);
     let window = p.child_a.replay_window;
-    let floor = ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 5000, window, used: None };
+    let floor =
+        ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 5000, window, esn: false, used: None };
     all_ok(p.b.set_replay(&[floor]));
     assert_eq!(p.send(5), 0, "below the mirrored number nothing is accepted");
-    let lease = ReplaySet { spi: p.child_a.spi_out, dst: p.child_a.peer, direction: Direction::Out, replay: 9000, window, used: None };
+    let lease =
+        ReplaySet { spi: p.child_a.spi_out, dst: p.child_a.peer, direction: Direction::Out, replay: 9000, window, esn: false, used: None };
     all_ok(p.a.set_replay(&[lease]));
     assert_eq!(p.send(5), 5);
     assert_eq!(p.numbers(), (9005, 9005));
@@ -136,14 +97,15 @@ fn a_floor_beneath_live_traffic_is_closed_without_loss() {
     let window = p.child_a.replay_window;
     let out = |replay| {
         let (spi, dst) = (p.child_a.spi_out, p.child_a.peer);
-        ReplaySet { spi, dst, direction: Direction::Out, replay, window, used: None }
+        ReplaySet { spi, dst, direction: Direction::Out, replay, window, esn: false, used: None }
     };
     // Numbers 1 to 20 went elsewhere; 21 to 30 arrive here; then the final count of the other node comes: 20.
     all_ok(p.a.set_replay(&[out(20)]));
     let held = p.b.replay(p.child_b.spi_in, p.child_b.local).unwrap();
     assert_eq!((held.seq, held.bits), (0, 0));
     assert_eq!(exchange(&p.from, &p.to, 10), 10);
-    let floor = ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 20, window, used: None };
+    let floor =
+        ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 20, window, esn: false, used: None };
     all_ok(p.b.set_replay(&[floor]));
     let held = p.b.replay(p.child_b.spi_in, p.child_b.local).unwrap();
     assert_eq!((held.seq, held.bits), (30, 30), "1 to 20 closed, 21 to 30 received");
@@ -165,7 +127,7 @@ fn lost_events_are_told() {
     // Nobody reads meanwhile; echoes of our own writes fill the queue as well as anything.
     let window = p.child_a.replay_window;
     let (spi, dst) = (p.child_a.spi_out, p.child_a.peer);
-    let set = ReplaySet { spi, dst, direction: Direction::Out, replay: 7, window, used: None };
+    let set = ReplaySet { spi, dst, direction: Direction::Out, replay: 7, window, esn: false, used: None };
     all_ok(p.a.set_replay(&vec![set; 40_000]));
     assert_eq!(events.drain(Duration::from_millis(500)), [XfrmEvent::Overrun], "told once; the echoes themselves are dropped");
     assert_eq!(p.send(40), 40);

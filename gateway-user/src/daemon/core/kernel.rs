@@ -58,11 +58,7 @@ impl Core {
 
     fn ike_command(&mut self, command: IkeCommand, now: Instant) {
         match command {
-            IkeCommand::MoveChild { spi_in, peer, encap } => {
-                let Some(child) = self.pairs.get(&spi_in).map(|p| p.child.clone()) else { return };
-                let moved = self.ports.xfrm.move_peer(&child, peer, encap);
-                self.check(moved);
-            }
+            IkeCommand::MoveChild { spi_in, peer, encap } => self.move_child(spi_in, peer, encap, now),
             IkeCommand::InstallInbound(child) => self.add_pair(*child, ChildStage::Inbound, now),
             IkeCommand::InstallChild(child) => {
                 let stage = if self.waits_for_peer(&child) { ChildStage::Pending } else { ChildStage::Live };
@@ -107,7 +103,7 @@ impl Core {
             && self.pairs.values().any(|p| p.out_installed && p.child.spi_in != child.spi_in && flow_of(&p.child) == flow_of(child))
     }
 
-    fn retire_pair(&mut self, spi: Spi, now: Instant) {
+    pub(super) fn retire_pair(&mut self, spi: Spi, now: Instant) {
         if let Some(p) = self.pairs.get_mut(&spi) {
             p.stage = ChildStage::Retired;
         }
@@ -186,7 +182,7 @@ impl Core {
                 if let Ok(mut t) = self.spis.lock() {
                     t.reserve(spi);
                 }
-                let mut lease = Lease::new(self.lease_policy(&child.map));
+                let mut lease = Lease::new(self.lease_policy(&child.map, child.esn));
                 lease.set_partner(self.holds_ours(), self.live.is_some());
                 let r = self.ports.path.set_inbound(spi, child.local, 0);
                 self.check(r);
@@ -204,6 +200,7 @@ impl Core {
                         dirty: false,
                         mirrored_at: None,
                         mirrored: Counters::default(),
+                        moved_at: None,
                     },
                 );
             }
@@ -215,7 +212,7 @@ impl Core {
     }
 
     /// Sends the pair's record to a partner that holds (or is receiving) our state.
-    fn mirror_pair(&mut self, spi: Spi, now: Instant) -> Option<u64> {
+    pub(super) fn mirror_pair(&mut self, spi: Spi, now: Instant) -> Option<u64> {
         let record = self.record(self.pairs.get(&spi)?, now);
         self.send_record(Message::Upsert { client: Client::Ipsec, key: ChildRecord::key(spi), body: record.encode() }, now)
     }
@@ -261,6 +258,7 @@ impl Core {
             if let Some(p) = self.pairs.get_mut(&spi) {
                 p.out_installed = true;
             }
+            self.point_policy(&child);
             self.replace_orphans(super::reqid(&child.map, child.map_seq, child.ace));
         }
     }
@@ -348,6 +346,7 @@ impl Core {
         if let Ok(mut t) = self.spis.lock() {
             t.release(spi);
         }
+        self.restore_policy(&p.child);
     }
 
     pub(super) fn drop_state(&mut self) {
@@ -475,6 +474,7 @@ impl Core {
                     }
                 }
                 XfrmEvent::Replay { spi, dst, seq, oseq, bytes, packets } => self.count(spi, dst, seq, oseq, bytes, packets, now),
+                XfrmEvent::Mapping { spi, dst, peer, port } => self.mapping_changed(spi, dst, peer, port, now),
                 XfrmEvent::Overrun => {
                     warn!("kernel events were lost: reading all counters");
                     self.read_counters(now);

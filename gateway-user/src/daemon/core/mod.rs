@@ -3,6 +3,7 @@
 
 mod control;
 mod kernel;
+mod moves;
 mod operate;
 mod partner;
 mod show;
@@ -121,6 +122,8 @@ pub struct Core {
     /// Outbound SPI and peer to the pair's inbound SPI.
     pub(super) outbound: HashMap<(Spi, IpAddr), Spi>,
     pub(super) flows: Vec<FlowRef>,
+    /// Flows whose policy names another tunnel end than the configured peer.
+    pub(super) redirected: usize,
     /// SAs that a predecessor left and no pair accounts for, by reqid.
     pub(super) orphans: HashMap<u32, Vec<(Spi, IpAddr)>>,
     /// Last outbound numbers of pairs that were dropped (SPI and destination).
@@ -248,6 +251,7 @@ impl Core {
             pairs: BTreeMap::new(),
             outbound: HashMap::new(),
             flows,
+            redirected: 0,
             orphans: HashMap::new(),
             dropped: HashMap::new(),
             conns: BTreeMap::new(),
@@ -528,12 +532,12 @@ impl Core {
         busy
     }
 
-    pub(super) fn lease_policy(&self, map: &str) -> LeasePolicy {
+    pub(super) fn lease_policy(&self, map: &str, esn: bool) -> LeasePolicy {
         let fixed = match self.config.replay.get(map).map(|r| r.outbound) {
             Some(OutboundInterval::Packets(n)) => Some(n),
             Some(OutboundInterval::Auto) | None => None,
         };
-        LeasePolicy { fixed }
+        LeasePolicy { fixed, esn }
     }
 
     pub(super) fn port_error(&mut self, e: &PortError) {

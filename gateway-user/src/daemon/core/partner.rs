@@ -504,8 +504,12 @@ impl Core {
         }
         let age_s = r.age.as_secs();
         let used = |bytes, packets| SaUsed { age_s, bytes, packets };
-        let mut lease = Lease::new(self.lease_policy(&c.map));
-        let used_here = sent.get(&(c.spi_out, c.peer)).copied().unwrap_or(0);
+        let mut lease = Lease::new(self.lease_policy(&c.map, c.esn));
+        // The numbers that were sent to where the peer was before count as well.
+        let ends = [Some(c.peer), self.pairs.get(&spi).map(|p| p.child.peer)];
+        let used_here = ends.into_iter().flatten().filter_map(|end| sent.get(&(c.spi_out, end))).max().copied().unwrap_or(0);
+        self.relocate(spi, r.child.peer, r.child.encap);
+        let c = &r.child;
         let held = self.pairs.get(&spi).map_or(0, |p| p.lease.hi());
         lease = Lease::resume(lease.policy(), 0, r.lease_hi.max(held).max(used_here.saturating_sub(lease.policy().isolated_range())));
         let floor = lease.standby_floor();
@@ -528,6 +532,7 @@ impl Core {
                     out_installed = self.install(c, Direction::Out, floor, used(r.counters.bytes_out, r.counters.packets_out), &lease);
                     self.outbound.insert((c.spi_out, c.peer), spi);
                 }
+                self.point_policy(c);
             }
             ChildStage::Retired if out_installed => {
                 self.retire_outbound(spi);
@@ -555,6 +560,7 @@ impl Core {
             dirty: false,
             mirrored_at: Some(now),
             mirrored: r.counters,
+            moved_at: None,
         };
         self.pairs.insert(spi, pair);
     }
@@ -565,7 +571,7 @@ impl Core {
             Direction::In => (c.spi_in, c.local),
             Direction::Out => (c.spi_out, c.peer),
         };
-        ReplaySet { spi, dst, direction, replay, window: c.replay_window, used: None }
+        ReplaySet { spi, dst, direction, replay, window: c.replay_window, esn: c.esn, used: None }
     }
 
     /// A pair of our own past, told by the partner after a restart: the kernel's SAs are adopted as they are.
@@ -588,7 +594,7 @@ impl Core {
         let inbound = dump.iter().find(|s| s.spi == spi && s.dst == r.child.local);
         let outbound = dump.iter().find(|s| s.spi == r.child.spi_out && s.dst == r.child.peer);
         let used = outbound.map_or(r.lease_hi, |s| s.oseq);
-        let policy = self.lease_policy(&r.child.map);
+        let policy = self.lease_policy(&r.child.map, r.child.esn);
         let mut lease = Lease::resume(policy, used, r.lease_hi);
         lease.set_partner(true, self.live.is_some());
         let c = &r.child;
@@ -607,6 +613,7 @@ impl Core {
                 out_installed = self.install(c, Direction::Out, used, used_out, &lease);
             }
             self.outbound.insert((c.spi_out, c.peer), spi);
+            self.point_policy(c);
         }
         if let Err(e) = self.engine.import_child_stage(c, r.stage, r.age, now) {
             self.refuse_record("bad_child_record", &e);
@@ -626,6 +633,7 @@ impl Core {
             dirty: true,
             mirrored_at: Some(now),
             mirrored: r.counters,
+            moved_at: None,
         };
         self.pairs.insert(spi, pair);
     }
@@ -675,13 +683,14 @@ impl Core {
                 continue;
             }
             let age_s = p.age(now).as_secs();
-            let window = p.child.replay_window;
+            let (window, esn) = (p.child.replay_window, p.child.esn);
             sets.push(ReplaySet {
                 spi: p.child.spi_in,
                 dst: p.child.local,
                 direction: Direction::In,
                 replay: p.counters.seq_in,
                 window,
+                esn,
                 used: Some(SaUsed { age_s, bytes: p.counters.bytes_in, packets: p.counters.packets_in }),
             });
             if p.out_installed {
@@ -692,6 +701,7 @@ impl Core {
                     direction: Direction::Out,
                     replay: floor,
                     window,
+                    esn,
                     used: Some(SaUsed { age_s, bytes: p.counters.bytes_out, packets: p.counters.packets_out }),
                 });
                 if rose {

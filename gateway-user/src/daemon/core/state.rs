@@ -33,6 +33,8 @@ pub struct Pair {
     pub mirrored_at: Option<Instant>,
     /// Counters the partner acknowledged last.
     pub mirrored: Counters,
+    /// When the kernel last told of another address or port of the peer.
+    pub moved_at: Option<Instant>,
 }
 
 impl Pair {

@@ -3,11 +3,13 @@
 use super::super::message::{Attrs, Request};
 use super::super::socket::{BATCH_MESSAGES, Family, NetlinkSocket, errno_of};
 use super::codec::{self, XFRM_MSG_NEWAE, XFRM_MSG_NEWSA, check, half};
+use super::moves::Witness;
 use super::policy;
+use super::view;
 use crate::crypto::{CipherAlg, IntegAlg, Secret};
 use crate::id::{IkeVersion, Spi};
 use crate::ports::*;
-use crate::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
+use crate::sad::{ChildSa, Encap, EspKeys, Lifetime, Mode, Selector};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,7 +28,7 @@ static HZ: OnceLock<u32> = OnceLock::new();
 
 /// An SA just before its replay state is written.
 struct Held {
-    replay: codec::Replay,
+    replay: view::Replay,
     bitmap: Vec<u32>,
     bytes: u64,
     packets: u64,
@@ -36,23 +38,24 @@ struct Held {
 ///
 /// It keeps no state: what it has to compare with, it reads from the kernel, so a restarted daemon is as careful as an old one.
 pub struct XfrmAdapter {
-    socket: NetlinkSocket,
+    pub(super) socket: NetlinkSocket,
+    pub(super) witness: Witness,
 }
 
-fn fail(call: &'static str, object: impl ToString, source: io::Error) -> PortError {
+pub(super) fn fail(call: &'static str, object: impl ToString, source: io::Error) -> PortError {
     PortError { call, object: object.to_string(), source }
 }
 
-fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, reason)
 }
 
-fn sa_name(spi: Spi, dst: IpAddr) -> String {
+pub(super) fn sa_name(spi: Spi, dst: IpAddr) -> String {
     format!("SA {spi} to {dst}")
 }
 
 /// Seconds since 1970: the clock the kernel counts lifetimes with.
-fn unix_s() -> u64 {
+pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
@@ -92,12 +95,13 @@ fn probe_child(encr: CipherAlg, integ: Option<IntegAlg>) -> ChildSa {
 impl XfrmAdapter {
     /// Opens the socket in the calling thread's network namespace. Errors: no CAP_NET_ADMIN, no XFRM in the kernel.
     pub fn open() -> PortResult<Self> {
-        let socket = NetlinkSocket::open(Family::Xfrm).map_err(|e| fail("socket", "NETLINK_XFRM", e))?;
-        Ok(Self { socket })
+        let open = || Ok((NetlinkSocket::open(Family::Xfrm)?, Witness::open()?));
+        let (socket, witness) = open().map_err(|e| fail("socket", "NETLINK_XFRM", e))?;
+        Ok(Self { socket, witness })
     }
 
     /// Ticks per second, found once with an SA of its own that nobody addresses.
-    fn hz(&mut self) -> io::Result<u32> {
+    pub(super) fn hz(&mut self) -> io::Result<u32> {
         if let Some(hz) = HZ.get() {
             return Ok(*hz);
         }
@@ -124,7 +128,7 @@ impl XfrmAdapter {
         Ok(*HZ.get_or_init(|| hz))
     }
 
-    fn thresholds_of(&mut self, spi: Spi, dst: IpAddr) -> io::Result<(u32, u32)> {
+    pub(super) fn thresholds_of(&mut self, spi: Spi, dst: IpAddr) -> io::Result<(u32, u32)> {
         let mut found = None;
         self.socket.request(codec::get_ae(spi, dst), |kind, body| {
             if kind == XFRM_MSG_NEWAE {
@@ -141,11 +145,11 @@ impl XfrmAdapter {
     }
 
     /// Replay state of an SA as the kernel holds it.
-    pub fn replay(&mut self, spi: Spi, dst: IpAddr) -> PortResult<codec::Replay> {
+    pub fn replay(&mut self, spi: Spi, dst: IpAddr) -> PortResult<view::Replay> {
         let mut found = None;
         let asked = self.socket.request(codec::get_sa(spi, dst), |kind, body| {
             if kind == XFRM_MSG_NEWSA {
-                found = codec::sa_view(body).map(|v| v.replay);
+                found = view::sa_view(body).map(|v| v.replay);
             }
         });
         let name = || sa_name(spi, dst);
@@ -155,19 +159,21 @@ impl XfrmAdapter {
 
     /// SAs that were there already: equal ones are taken over and their replay numbers raised to what was asked.
     fn adopt(&mut self, sas: &[SaInstall<'_>], there: &[usize], results: &mut [PortResult<()>]) {
-        let mut seen: Vec<Option<(bool, codec::Replay)>> = vec![None; there.len()];
+        let mut seen: Vec<Option<(bool, bool, view::Replay)>> = vec![None; there.len()];
         let asks = there.iter().map(|i| {
             let half = half(&sas[*i]);
             codec::get_sa(half.spi, half.dst)
         });
         let answers = self.socket.pipeline(asks, |n, kind, body| {
             if kind == XFRM_MSG_NEWSA
-                && let Some(view) = codec::sa_view(body)
+                && let Some(view) = view::sa_view(body)
             {
-                seen[n] = Some((view.is(&sas[there[n]]), view.replay));
+                let sa = &sas[there[n]];
+                seen[n] = Some((view.is(sa), view.encap == codec::encap_ports(sa), view.replay));
             }
         });
         let mut behind = Vec::new();
+        let mut moved = Vec::new();
         for ((i, answer), seen) in there.iter().zip(answers).zip(seen) {
             let sa = &sas[*i];
             let half = half(sa);
@@ -175,11 +181,14 @@ impl XfrmAdapter {
             results[*i] = match (answer, seen) {
                 (Err(e), _) => Err(fail("XFRM_MSG_GETSA", name(), e)),
                 (Ok(()), None) => Err(fail("XFRM_MSG_GETSA", name(), io::ErrorKind::UnexpectedEof.into())),
-                (Ok(()), Some((false, _))) => {
+                (Ok(()), Some((false, ..))) => {
                     let other = "another SA with this SPI is installed; remove it first (ip xfrm state)";
                     Err(fail("XFRM_MSG_NEWSA", name(), io::Error::new(io::ErrorKind::AlreadyExists, other)))
                 }
-                (Ok(()), Some((true, replay))) => {
+                (Ok(()), Some((true, same_ports, replay))) => {
+                    if !same_ports {
+                        moved.push(*i);
+                    }
                     let behind_it = match sa.direction {
                         Direction::In => sa.replay > 0,
                         Direction::Out => sa.replay > replay.oseq,
@@ -196,11 +205,17 @@ impl XfrmAdapter {
             .map(|i| {
                 let (sa, half) = (&sas[*i], half(&sas[*i]));
                 let window = sa.child.replay_window;
-                ReplaySet { spi: half.spi, dst: half.dst, direction: sa.direction, replay: sa.replay, window, used: None }
+                let esn = sa.child.esn;
+                ReplaySet { spi: half.spi, dst: half.dst, direction: sa.direction, replay: sa.replay, window, esn, used: None }
             })
             .collect();
         for (i, result) in behind.iter().zip(self.set_replay(&sets)) {
             results[*i] = result;
+        }
+        for i in moved {
+            if results[i].is_ok() {
+                results[i] = self.update(&sas[i]);
+            }
         }
     }
 
@@ -211,8 +226,8 @@ impl XfrmAdapter {
         let mut results = self.socket.pipeline(asks, |n, kind, body| {
             if kind == XFRM_MSG_NEWAE {
                 let attrs = || Attrs::after(body, codec::AEVENT_LEN);
-                let (bytes, packets) = codec::used_of(attrs());
-                let now = Held { replay: codec::replay_of(attrs()), bitmap: codec::bitmap_of(attrs()), bytes, packets };
+                let (bytes, packets) = view::used_of(attrs());
+                let now = Held { replay: view::replay_of(attrs()), bitmap: view::bitmap_of(attrs()), bytes, packets };
                 held.insert((sets[n].spi, sets[n].dst), now);
             }
         });
@@ -243,25 +258,26 @@ impl XfrmAdapter {
 /// back. An inbound one is a floor: where the SA has already received beyond it, only what lies at or below is closed.
 fn replay_request(set: &ReplaySet, held: &mut Held, now_s: u64) -> io::Result<Request> {
     // A write of the other kind, or of another length, would be answered "ok" or EINVAL and change nothing.
-    let words = codec::bitmap_words(set.window);
+    let window = codec::window_of(set.window, set.esn);
+    let words = codec::bitmap_words(window);
     match held.replay.words {
         None => return Err(invalid("the SA has the legacy replay state: it was not installed by the gateway")),
         Some(have) if have != words => {
-            return Err(invalid(format!("window {} needs a bitmap of {words} words, the SA has {have}", set.window)));
+            return Err(invalid(format!("window {window} needs a bitmap of {words} words, the SA has {have}")));
         }
         Some(_) => {}
     }
     let mut set = *set;
     match set.direction {
         Direction::Out => {
-            let to = u64::from(codec::replay32(set.replay));
+            let to = codec::replay_number(set.replay, set.esn);
             if to < held.replay.oseq {
                 return Err(invalid(format!("outbound number would go back from {} to {to}", held.replay.oseq)));
             }
             held.replay.oseq = to;
         }
         Direction::In => {
-            let (seq, bitmap) = codec::merged(held.replay.seq, &held.bitmap, set.window, set.replay);
+            let (seq, bitmap) = codec::merged(held.replay.seq, &held.bitmap, window, codec::replay_number(set.replay, set.esn));
             (held.replay.seq, held.bitmap) = (seq, bitmap);
             set.replay = seq;
         }
@@ -287,6 +303,7 @@ impl Xfrm for XfrmAdapter {
             event_time: Duration::from_millis(1000),
         };
         let failed = |e| fail("XFRM_MSG_NEWSA", format!("{encr:?} with {integ:?}"), e);
+        check(&probe).map_err(|e| failed(invalid(e)))?;
         let hz = self.hz().map_err(failed)?;
         match self.socket.request(codec::new_sa(&probe, hz, unix_s()), |_, _| ()) {
             Err(e) if errno_of(&e) != Some(libc::EEXIST) => return Err(failed(e)),
@@ -340,10 +357,14 @@ impl Xfrm for XfrmAdapter {
         sets.iter().zip(results).map(named).collect()
     }
 
+    fn move_peer(&mut self, child: &ChildSa, peer: IpAddr, encap: Option<Encap>) -> PortResult<()> {
+        self.move_pair(child, peer, encap)
+    }
+
     fn dump(&mut self) -> PortResult<Vec<SaDump>> {
         let now_s = unix_s();
         let entries = self.socket.dump(&codec::dump_sas(), |kind, body| {
-            let view = (kind == XFRM_MSG_NEWSA).then(|| codec::sa_view(body)).flatten()?;
+            let view = (kind == XFRM_MSG_NEWSA).then(|| view::sa_view(body)).flatten()?;
             // SPI 0: the placeholder of a packet that waits for an SA.
             let real = i32::from(view.proto) == libc::IPPROTO_ESP && view.spi.0 != 0 && (view.spi, view.dst) != (PROBE_SPI, PROBE_DST);
             real.then_some(SaDump {

@@ -1,29 +1,28 @@
 //! SA messages of NETLINK_XFRM (`linux/xfrm.h`), by hand, in native byte order where the kernel wants it so.
 
 use super::super::message::*;
-use super::weak;
-use crate::crypto::{CipherAlg, IntegAlg};
+use super::algs;
 use crate::id::Spi;
 use crate::ports::{Direction, ReplaySet, SaInstall, SaUsed};
-use crate::sad::{EspKeys, Lifetime, Mode};
+use crate::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
 use std::net::IpAddr;
-use subtle::ConstantTimeEq;
 
 pub(super) const XFRM_MSG_NEWSA: u16 = 0x10;
 pub(super) const XFRM_MSG_DELSA: u16 = 0x11;
 pub(super) const XFRM_MSG_GETSA: u16 = 0x12;
+const XFRM_MSG_UPDSA: u16 = 0x1a;
 pub(super) const XFRM_MSG_NEWAE: u16 = 0x1e;
 pub(super) const XFRM_MSG_GETAE: u16 = 0x1f;
 
-pub(super) const XFRMA_ALG_CRYPT: u16 = 2;
+pub(super) const XFRMA_ENCAP: u16 = 4;
 pub(super) const XFRMA_TMPL: u16 = 5;
 pub(super) const XFRMA_LTIME_VAL: u16 = 9;
 pub(super) const XFRMA_REPLAY_VAL: u16 = 10;
 const XFRMA_REPLAY_THRESH: u16 = 11;
 const XFRMA_ETIMER_THRESH: u16 = 12;
-const XFRMA_ALG_AUTH_TRUNC: u16 = 20;
 pub(super) const XFRMA_REPLAY_ESN_VAL: u16 = 23;
 const XFRMA_PROTO: u16 = 25;
+const XFRMA_MTIMER_THRESH: u16 = 32;
 
 /// `struct xfrm_selector`.
 pub(super) const SELECTOR_LEN: usize = 56;
@@ -31,11 +30,13 @@ pub(super) const SELECTOR_LEN: usize = 56;
 pub(super) const SA_INFO_LEN: usize = 224;
 /// `struct xfrm_aevent_id`.
 pub(super) const AEVENT_LEN: usize = 48;
-/// `struct xfrm_lifetime_cur`.
-const LIFETIME_CUR_LEN: usize = 32;
-/// `struct xfrm_replay_state_esn` without its bitmap.
-const REPLAY_ESN_LEN: usize = 24;
 const XFRM_INF: u64 = u64::MAX;
+/// `XFRM_STATE_ESN` in `xfrm_usersa_info.flags`.
+pub(super) const STATE_ESN: u8 = 128;
+/// `UDP_ENCAP_ESPINUDP` (RFC 3948).
+const ENCAP_ESPINUDP: u16 = 2;
+/// At most one event about a changed NAT mapping in this time, seconds; without it there would be one per packet.
+const MAPPING_EVENT_S: u32 = 1;
 const IPPROTO_ESP: u8 = libc::IPPROTO_ESP as u8;
 /// `XFRM_AE_RTHR | XFRM_AE_ETHR` of a GETAE.
 const AE_THRESHOLDS: u32 = 1 | 8;
@@ -49,10 +50,16 @@ pub const fn bitmap_words(window: u32) -> u32 {
     if window == 0 { 1 } else { window.div_ceil(32) }
 }
 
+/// The window an SA gets. With extended numbers it is a power of two: the kernel finds a number's bit by the low 32 bits modulo the window,
+/// so that another window would change its bits' meaning where the low half wraps. A wider window refuses no less.
+pub const fn window_of(window: u32, esn: bool) -> u32 {
+    if esn { window.next_power_of_two() } else { window }
+}
+
 /// A replay number as the SA can hold it. Without ESN there are 32 bits; above them the SA is at its end: an outbound one
 /// refuses to send, an inbound one to receive, and the rekey decides.
-pub(super) fn replay32(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+pub(super) fn replay_number(number: u64, esn: bool) -> u64 {
+    if esn { number } else { number.min(u32::MAX.into()) }
 }
 
 /// Why an SA is refused before the kernel sees it.
@@ -61,6 +68,9 @@ pub enum Unfit {
     /// The kernel would take it; no packet's origin would be proven.
     #[error("no integrity algorithm: ESP without authentication is refused; name one in the transform set")]
     NoIntegrity,
+    /// The kernel takes one or the other.
+    #[error("a combined-mode cipher with an integrity algorithm beside it; name one of the two in the transform set")]
+    SecondIntegrity,
     /// Key bytes do not fit the algorithm.
     #[error("{what} key has {got} bytes, the algorithm wants {want}")]
     KeyLength {
@@ -77,6 +87,9 @@ pub enum Unfit {
     /// Larger than the kernel's bitmap.
     #[error("replay window {0} is above {REPLAY_WINDOW_MAX}")]
     Window(u32),
+    /// The high half of a number is found through the window (RFC 4303 appendix A).
+    #[error("extended sequence numbers need a replay window")]
+    NoWindow,
     /// Reserved (RFC 4303 2.1).
     #[error("SPI {0} is reserved")]
     ReservedSpi(Spi),
@@ -101,56 +114,24 @@ pub(super) fn half<'a>(sa: &SaInstall<'a>) -> Half<'a> {
     }
 }
 
-const fn cipher_name(cipher: CipherAlg) -> &'static str {
-    match cipher {
-        CipherAlg::Des => "cbc(des)",
-        CipherAlg::TripleDes => "cbc(des3_ede)",
-        CipherAlg::Aes128 | CipherAlg::Aes192 | CipherAlg::Aes256 => "cbc(aes)",
-        CipherAlg::Null => "ecb(cipher_null)",
-        CipherAlg::AesCtr(_) => "rfc3686(ctr(aes))",
-        CipherAlg::AesGcm(..) => "rfc4106(gcm(aes))",
-        CipherAlg::AesCcm(..) => "rfc4309(ccm(aes))",
-        CipherAlg::ChaCha20Poly1305 => "rfc7539esp(chacha20,poly1305)",
-    }
-}
-
-const fn integ_name(integ: IntegAlg) -> &'static str {
-    match integ {
-        IntegAlg::HmacMd5 => "hmac(md5)",
-        IntegAlg::HmacSha1 => "hmac(sha1)",
-        IntegAlg::HmacSha256 => "hmac(sha256)",
-        IntegAlg::HmacSha384 => "hmac(sha384)",
-        IntegAlg::HmacSha512 => "hmac(sha512)",
-        IntegAlg::AesXcbc => "xcbc(aes)",
-        IntegAlg::AesCmac => "cmac(aes)",
-    }
+/// Source and destination port of the encapsulation of one half.
+pub(super) fn encap_ports(sa: &SaInstall<'_>) -> Option<(u16, u16)> {
+    sa.child.encap.map(|e| match sa.direction {
+        Direction::In => (e.peer_port, e.local_port),
+        Direction::Out => (e.local_port, e.peer_port),
+    })
 }
 
 /// What the kernel would take and we do not.
 pub fn check(sa: &SaInstall<'_>) -> Result<(), Unfit> {
     let child = sa.child;
     let half = half(sa);
-    let Some(integ) = child.integ else { return Err(Unfit::NoIntegrity) };
-    let sized = |what, got, want| if got == want { Ok(()) } else { Err(Unfit::KeyLength { what, got, want }) };
-    sized("encryption", half.keys.encr.len(), child.encr.key_len())?;
-    sized("integrity", half.keys.integ.len(), integ.key_len())?;
-    let weak = match child.encr {
-        CipherAlg::Des => weak::des(half.keys.encr.expose()),
-        CipherAlg::TripleDes => weak::triple_des(half.keys.encr.expose()),
-        CipherAlg::Aes128
-        | CipherAlg::Aes192
-        | CipherAlg::Aes256
-        | CipherAlg::Null
-        | CipherAlg::AesCtr(_)
-        | CipherAlg::AesGcm(..)
-        | CipherAlg::AesCcm(..)
-        | CipherAlg::ChaCha20Poly1305 => false,
-    };
-    if weak {
-        return Err(Unfit::WeakKey);
-    }
+    algs::check(child, half.keys)?;
     if child.replay_window > REPLAY_WINDOW_MAX {
         return Err(Unfit::Window(child.replay_window));
+    }
+    if child.esn && child.replay_window == 0 {
+        return Err(Unfit::NoWindow);
     }
     if half.spi.0 < 256 {
         return Err(Unfit::ReservedSpi(half.spi));
@@ -159,10 +140,6 @@ pub fn check(sa: &SaInstall<'_>) -> Result<(), Unfit> {
         return Err(Unfit::MixedFamilies);
     }
     Ok(())
-}
-
-fn name64(r: &mut Request, name: &str) {
-    r.bytes(name.as_bytes()).zeros(64 - name.len());
 }
 
 fn put_limits(r: &mut Request, hard: Lifetime, soft: Lifetime) {
@@ -181,19 +158,20 @@ pub(super) fn put_used(r: &mut Request, used: SaUsed, now_s: u64) {
 
 /// `XFRMA_REPLAY_ESN_VAL` in the bitmap form. An inbound number above zero comes with an all-ones bitmap: everything at or below
 /// it was either received or is lost, never accepted again.
-pub(super) fn put_replay(r: &mut Request, direction: Direction, number: u64, window: u32) {
+fn put_replay(r: &mut Request, direction: Direction, number: u64, window: u32, esn: bool) {
     let fill = if direction == Direction::In && number != 0 { u32::MAX } else { 0 };
-    put_bitmap(r, direction, number, window, &vec![fill; bitmap_words(window) as usize]);
+    put_bitmap(r, direction, number, window, esn, &vec![fill; bitmap_words(window_of(window, esn)) as usize]);
 }
 
-fn put_bitmap(r: &mut Request, direction: Direction, number: u64, window: u32, bitmap: &[u32]) {
-    let number = replay32(number);
+fn put_bitmap(r: &mut Request, direction: Direction, number: u64, window: u32, esn: bool, bitmap: &[u32]) {
+    let number = replay_number(number, esn);
     let (oseq, seq) = match direction {
         Direction::Out => (number, 0),
         Direction::In => (0, number),
     };
+    let high = |number: u64| (number >> 32) as u32;
     r.attr(XFRMA_REPLAY_ESN_VAL, |r| {
-        r.u32(bitmap.len() as u32).u32(oseq).u32(seq).u32(0).u32(0).u32(window);
+        r.u32(bitmap.len() as u32).u32(oseq as u32).u32(seq as u32).u32(high(oseq)).u32(high(seq)).u32(window_of(window, esn));
         for word in bitmap {
             r.u32(*word);
         }
@@ -202,11 +180,42 @@ fn put_bitmap(r: &mut Request, direction: Direction, number: u64, window: u32, b
 
 /// XFRM_MSG_NEWSA for one half. `hz`: jiffies per second; `now_s`: wall clock, Unix seconds. [`check`] comes first.
 pub fn new_sa(sa: &SaInstall<'_>, hz: u32, now_s: u64) -> Request {
+    sa_message(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL, sa, hz, now_s)
+}
+
+/// XFRM_MSG_UPDSA for one half that is installed: the kernel takes over the ports of the encapsulation and the lifetimes, and leaves
+/// the replay state alone.
+pub fn update_sa(sa: &SaInstall<'_>, hz: u32, now_s: u64) -> Request {
+    sa_message(XFRM_MSG_UPDSA, NLM_F_REPLACE, sa, hz, now_s)
+}
+
+/// `struct xfrm_selector` of an SA. In tunnel mode 0/0: the policies select. In transport mode the kernel compares the packet that was inside
+/// with the SA's own selector: protocol and ports are the negotiated ones. Addresses stay open, the policy has them, and a NAT changes them.
+/// The family is that of the inner packets, which may differ from the tunnel's.
+fn put_selector(r: &mut Request, child: &ChildSa, direction: Direction) {
+    let (to, from) = match direction {
+        Direction::In => (child.ts_local, child.ts_remote),
+        Direction::Out => (child.ts_remote, child.ts_local),
+    };
+    let family = family_of(child.ts_local.addr);
+    if child.mode == Mode::Tunnel {
+        r.zeros(40).u16(family).zeros(14);
+        return;
+    }
+    let port = |r: &mut Request, s: Selector| {
+        r.be16(s.port).be16(if s.port == 0 { 0 } else { u16::MAX });
+    };
+    r.zeros(32);
+    port(r, to);
+    port(r, from);
+    r.u16(family).zeros(2).u8(child.ts_local.proto).zeros(3 + 4 + 4);
+}
+
+fn sa_message(kind: u16, flags: u16, sa: &SaInstall<'_>, hz: u32, now_s: u64) -> Request {
     let child = sa.child;
     let half = half(sa);
-    let mut r = Request::new(XFRM_MSG_NEWSA, NLM_F_CREATE | NLM_F_EXCL);
-    // Selector 0/0: the policies select. Its family is that of the inner packets, which may differ from the tunnel's.
-    r.zeros(40).u16(family_of(child.ts_local.addr)).zeros(14);
+    let mut r = Request::new(kind, flags);
+    put_selector(&mut r, child, sa.direction);
     r.addr16(half.dst).be32(half.spi.0).u8(IPPROTO_ESP).zeros(3).addr16(half.src);
     put_limits(&mut r, child.lifetime, child.soft);
     r.zeros(32 + 12 + 4).u32(sa.reqid).u16(family_of(half.dst));
@@ -214,19 +223,21 @@ pub fn new_sa(sa: &SaInstall<'_>, hz: u32, now_s: u64) -> Request {
         Mode::Transport => 0,
         Mode::Tunnel => 1,
     });
-    // No legacy window (the bitmap form forbids it), no flags.
-    r.zeros(9);
-    r.attr(XFRMA_ALG_CRYPT, |r| {
-        name64(r, cipher_name(child.encr));
-        r.u32(half.keys.encr.len() as u32 * 8).bytes(half.keys.encr.expose());
-    });
-    if let Some(integ) = child.integ {
-        r.attr(XFRMA_ALG_AUTH_TRUNC, |r| {
-            name64(r, integ_name(integ));
-            r.u32(half.keys.integ.len() as u32 * 8).u32(integ.trunc_bits()).bytes(half.keys.integ.expose());
+    // No legacy window (the bitmap form forbids it).
+    r.zeros(1).u8(if child.esn { STATE_ESN } else { 0 }).zeros(7);
+    algs::put(&mut r, child, half.keys);
+    if let Some((from, to)) = encap_ports(sa) {
+        r.attr(XFRMA_ENCAP, |r| {
+            // The original address (`encap_oa`) is not looked at.
+            r.u16(ENCAP_ESPINUDP).be16(from).be16(to).zeros(2 + 16);
         });
+        if sa.direction == Direction::In {
+            r.attr(XFRMA_MTIMER_THRESH, |r| {
+                r.u32(MAPPING_EVENT_S);
+            });
+        }
     }
-    put_replay(&mut r, sa.direction, sa.replay, child.replay_window);
+    put_replay(&mut r, sa.direction, sa.replay, child.replay_window, child.esn);
     r.attr(XFRMA_LTIME_VAL, |r| put_used(r, sa.used, now_s));
     r.attr(XFRMA_REPLAY_THRESH, |r| {
         r.u32(sa.event_packets);
@@ -280,7 +291,7 @@ fn put_aevent(r: &mut Request, spi: Spi, dst: IpAddr, flags: u32) {
 pub fn new_ae(set: &ReplaySet, bitmap: &[u32], now_s: u64) -> Request {
     let mut r = Request::new(XFRM_MSG_NEWAE, NLM_F_REPLACE);
     put_aevent(&mut r, set.spi, set.dst, 0);
-    put_bitmap(&mut r, set.direction, set.replay, set.window, bitmap);
+    put_bitmap(&mut r, set.direction, set.replay, set.window, set.esn, bitmap);
     if let Some(used) = set.used {
         r.attr(XFRMA_LTIME_VAL, |r| put_used(r, used, now_s));
     }
@@ -300,57 +311,15 @@ pub fn thresholds(body: &[u8]) -> Option<(u32, u32)> {
     Some((value(XFRMA_REPLAY_THRESH)?, value(XFRMA_ETIMER_THRESH)?))
 }
 
-/// Replay counters of an SA or an event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Replay {
-    /// Highest verified inbound number.
-    pub seq: u64,
-    /// Last outbound number.
-    pub oseq: u64,
-    /// Bitmap length in words, `None` in the legacy form.
-    pub words: Option<u32>,
-    /// Window in packets (bitmap form only).
-    pub window: u32,
-    /// Fingerprint of the bitmap: bits set.
-    pub bits: u32,
-}
-
-/// Replay state from `XFRMA_REPLAY_ESN_VAL` or `XFRMA_REPLAY_VAL`.
-pub fn replay_of(attrs: Attrs<'_>) -> Replay {
-    let mut replay = Replay::default();
-    for (kind, value) in attrs {
-        if kind == XFRMA_REPLAY_ESN_VAL
-            && let Some(f) = Fields::new(value, REPLAY_ESN_LEN)
-        {
-            let long = |low: usize, high: usize| u64::from(f.u32(low)) | u64::from(f.u32(high)) << 32;
-            let bits = value.iter().skip(REPLAY_ESN_LEN).map(|b| b.count_ones()).sum();
-            return Replay { seq: long(8, 16), oseq: long(4, 12), words: Some(f.u32(0)), window: f.u32(20), bits };
-        }
-        if kind == XFRMA_REPLAY_VAL
-            && let Some(f) = Fields::new(value, 12)
-        {
-            replay = Replay { seq: f.u32(4).into(), oseq: f.u32(0).into(), words: None, window: 0, bits: f.u32(8).count_ones() };
-        }
-    }
-    replay
-}
-
-/// The bitmap words of `XFRMA_REPLAY_ESN_VAL`; empty in the legacy form.
-pub fn bitmap_of(mut attrs: Attrs<'_>) -> Vec<u32> {
-    let value = attrs.find(|(kind, _)| *kind == XFRMA_REPLAY_ESN_VAL).map(|(_, v)| v).unwrap_or_default();
-    let words = value.get(REPLAY_ESN_LEN..).unwrap_or_default().chunks_exact(4);
-    words.map(|w| Fields::new(w, 4).map_or(0, |f| f.u32(0))).collect()
-}
-
 /// Counter and bitmap to write so that an inbound SA at `held`, with `bitmap`, takes nothing at or below `floor` again, goes on
 /// knowing what it has received above, and never goes back. The bit of number n is (n - 1) modulo the window (RFC 6479).
+/// Both numbers are such as the SA can hold ([`replay_number`]), and `window` is the SA's own ([`window_of`]).
 pub fn merged(held: u64, bitmap: &[u32], window: u32, floor: u64) -> (u64, Vec<u32>) {
-    let (held, floor) = (u64::from(replay32(held)), u64::from(replay32(floor)));
     if floor >= held {
         return (floor, vec![if floor == 0 { 0 } else { u32::MAX }; bitmap.len()]);
     }
     let mut bitmap = bitmap.to_vec();
-    let oldest = (held + 1).saturating_sub(window.into()).max(1);
+    let oldest = held.saturating_add(1).saturating_sub(window.into()).max(1);
     for number in oldest..=floor {
         let bit = (number - 1) % u64::from(window.max(1));
         if let Some(word) = bitmap.get_mut((bit / 32) as usize) {
@@ -358,83 +327,4 @@ pub fn merged(held: u64, bitmap: &[u32], window: u32, floor: u64) -> (u64, Vec<u
         }
     }
     (held, bitmap)
-}
-
-/// Bytes and packets from `XFRMA_LTIME_VAL`.
-pub fn used_of(attrs: Attrs<'_>) -> (u64, u64) {
-    let ltime = attrs.into_iter().find(|(kind, _)| *kind == XFRMA_LTIME_VAL);
-    ltime.and_then(|(_, v)| Fields::new(v, LIFETIME_CUR_LEN)).map_or((0, 0), |f| (f.u64(0), f.u64(8)))
-}
-
-/// An SA as the kernel shows it (XFRM_MSG_NEWSA in an answer). Borrows the datagram: its keys are not copied.
-pub struct SaView<'a> {
-    /// SPI.
-    pub spi: Spi,
-    /// Source.
-    pub src: IpAddr,
-    /// Destination.
-    pub dst: IpAddr,
-    /// IP protocol: 50 for ESP.
-    pub proto: u8,
-    /// reqid.
-    pub reqid: u32,
-    /// True in tunnel mode.
-    pub tunnel: bool,
-    /// Bytes.
-    pub bytes: u64,
-    /// Packets.
-    pub packets: u64,
-    /// Creation, Unix seconds.
-    pub created_s: u64,
-    /// Hard limit in seconds from creation, 0 = none.
-    pub hard_s: u64,
-    /// Replay state.
-    pub replay: Replay,
-    attrs: &'a [u8],
-}
-
-/// Decodes an SA; `None` when the message is too short.
-pub fn sa_view(body: &[u8]) -> Option<SaView<'_>> {
-    let f = Fields::new(body, SA_INFO_LEN)?;
-    let family = f.u16(212);
-    let attrs = body.get(SA_INFO_LEN..)?;
-    Some(SaView {
-        spi: Spi(f.be32(72)),
-        src: f.addr16(80, family),
-        dst: f.addr16(56, family),
-        proto: f.u8(76),
-        reqid: f.u32(208),
-        tunnel: f.u8(214) == 1,
-        bytes: f.u64(160),
-        packets: f.u64(168),
-        created_s: f.u64(176),
-        hard_s: f.u64(136),
-        replay: replay_of(Attrs::after(attrs, 0)),
-        attrs,
-    })
-}
-
-impl SaView<'_> {
-    /// True when this is the SA that `sa` would install: ends, mode, reqid, window, algorithms and keys. A kernel in lockdown
-    /// shows no keys (zeros); they are then taken for equal.
-    pub fn is(&self, sa: &SaInstall<'_>) -> bool {
-        let half = half(sa);
-        let Some(integ) = sa.child.integ else { return false };
-        let same_key = |kind: u16, at: usize, name: &str, key: &[u8]| {
-            Attrs::after(self.attrs, 0).find(|(k, _)| *k == kind).is_some_and(|(_, v)| {
-                let named = v.get(..64).is_some_and(|n| n.split(|b| *b == 0).next() == Some(name.as_bytes()));
-                let held = v.get(at..).unwrap_or_default();
-                let hidden = held.len() == key.len() && held.iter().all(|b| *b == 0);
-                named && (hidden || held.ct_eq(key).into())
-            })
-        };
-        self.spi == half.spi
-            && self.dst == half.dst
-            && self.src == half.src
-            && self.reqid == sa.reqid
-            && self.tunnel == (sa.child.mode == Mode::Tunnel)
-            && self.replay.words == Some(bitmap_words(sa.child.replay_window))
-            && same_key(XFRMA_ALG_CRYPT, 68, cipher_name(sa.child.encr), half.keys.encr.expose())
-            && same_key(XFRMA_ALG_AUTH_TRUNC, 72, integ_name(integ), half.keys.integ.expose())
-    }
 }

@@ -1,10 +1,11 @@
-//! [`XfrmEvents`]: acquires, expiries and replay events, from a socket of their own.
+//! [`XfrmEvents`]: acquires, expiries, replay events and changed NAT mappings, from a socket of their own.
 
 use super::super::events::Listener;
 use super::super::message::*;
 use super::super::socket::Family;
-use super::codec::{AEVENT_LEN, SA_INFO_LEN, SELECTOR_LEN, XFRM_MSG_NEWAE, XFRMA_TMPL, replay_of, used_of};
+use super::codec::{AEVENT_LEN, SA_INFO_LEN, SELECTOR_LEN, XFRM_MSG_NEWAE, XFRMA_TMPL};
 use super::policy::{POLICY_LEN, TMPL_LEN, selectors, tmpl};
+use super::view::{replay_of, used_of};
 use crate::id::Spi;
 use crate::ike::Acquire;
 use crate::ports::XfrmEvent;
@@ -16,10 +17,14 @@ const XFRM_MSG_EXPIRE: u16 = 0x18;
 const XFRMNLGRP_ACQUIRE: u32 = 1;
 const XFRMNLGRP_EXPIRE: u32 = 2;
 const XFRMNLGRP_AEVENTS: u32 = 5;
+const XFRM_MSG_MAPPING: u16 = 0x26;
+const XFRMNLGRP_MAPPING: u32 = 8;
 /// `XFRM_AE_CU`: somebody wrote the state, the packets did not move it.
 const AE_WRITTEN: u32 = 64;
 /// `struct xfrm_user_acquire`.
 const ACQUIRE_LEN: usize = 24 + 16 + SELECTOR_LEN + POLICY_LEN + 16;
+/// `struct xfrm_user_mapping`.
+const MAPPING_LEN: usize = 64;
 /// `struct xfrm_user_expire`.
 const EXPIRE_LEN: usize = SA_INFO_LEN + 8;
 
@@ -31,7 +36,7 @@ pub struct XfrmEvents {
 impl XfrmEvents {
     /// Joins the groups. Call it inside a tokio runtime, before the SAs are installed. Errors: no CAP_NET_ADMIN, no XFRM.
     pub fn open() -> io::Result<Self> {
-        let groups = [XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE, XFRMNLGRP_AEVENTS];
+        let groups = [XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE, XFRMNLGRP_AEVENTS, XFRMNLGRP_MAPPING];
         Ok(Self { listener: Listener::open(Family::Xfrm, &groups)? })
     }
 
@@ -47,6 +52,7 @@ pub(super) fn event(kind: u16, body: &[u8]) -> Option<XfrmEvent> {
         XFRM_MSG_ACQUIRE => acquire(body).map(XfrmEvent::Acquire),
         XFRM_MSG_EXPIRE => expire(body),
         XFRM_MSG_NEWAE => replay(body),
+        XFRM_MSG_MAPPING => mapping(body),
         _ => None,
     }
 }
@@ -86,4 +92,16 @@ fn replay(body: &[u8]) -> Option<XfrmEvent> {
     let state = replay_of(Attrs::after(body, AEVENT_LEN));
     let (bytes, packets) = used_of(Attrs::after(body, AEVENT_LEN));
     Some(XfrmEvent::Replay { spi: Spi(f.be32(16)), dst: f.addr16(0, f.u16(20)), seq: state.seq, oseq: state.oseq, bytes, packets })
+}
+
+/// `struct xfrm_user_mapping`: the SA's id, its reqid, old and new source address, old and new source port.
+fn mapping(body: &[u8]) -> Option<XfrmEvent> {
+    let f = Fields::new(body, MAPPING_LEN)?;
+    let family = f.u16(20);
+    is_esp(f.u8(22)).then(|| XfrmEvent::Mapping {
+        spi: Spi(f.be32(16)),
+        dst: f.addr16(0, family),
+        peer: f.addr16(44, family),
+        port: f.be16(62),
+    })
 }

@@ -11,9 +11,9 @@
 use super::super::message::*;
 use super::codec::{SELECTOR_LEN, XFRMA_TMPL};
 use crate::ports::FlowPolicy;
-use crate::sad::Selector;
+use crate::sad::{Mode, Selector};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) const XFRM_MSG_NEWPOLICY: u16 = 0x13;
 const XFRM_MSG_DELPOLICY: u16 = 0x14;
@@ -64,15 +64,17 @@ pub struct PolicyBody {
     pub tmpl: Option<Tmpl>,
 }
 
-/// A template: ESP in tunnel mode between two ends, always required.
+/// A template: ESP, always required.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tmpl {
-    /// Tunnel source.
+    /// Tunnel source. Unspecified where packets come in: the SA is known by its reqid, and a peer behind a NAT moves.
     pub src: IpAddr,
     /// Tunnel destination.
     pub dst: IpAddr,
     /// reqid of the SAs.
     pub reqid: u32,
+    /// Encapsulation mode.
+    pub mode: Mode,
 }
 
 /// A set of policies.
@@ -111,6 +113,13 @@ fn masked(s: Selector) -> Result<Selector, BadFlow> {
     Ok(Selector { addr, ..s })
 }
 
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The six policies of every flow. Of two flows with equal selectors the one of the lower priority number stands.
 pub fn wanted(flows: &[FlowPolicy]) -> Result<PolicySet, BadFlow> {
     let mut set = PolicySet::new();
@@ -130,8 +139,9 @@ pub fn wanted(flows: &[FlowPolicy]) -> Result<PolicySet, BadFlow> {
             let outward = dir == Dir::Out;
             let (src, dst) = if outward { (local, remote) } else { (remote, local) };
             let (from, to) = (flow.tunnel_local, flow.tunnel_peer);
-            let (from, to) = if outward { (from, to) } else { (to, from) };
-            let protect = PolicyBody { priority: flow.priority, tmpl: Some(Tmpl { src: from, dst: to, reqid: flow.reqid }) };
+            let (src_end, dst_end) = if outward { (from, to) } else { (unspecified(from), from) };
+            let tmpl = Tmpl { src: src_end, dst: dst_end, reqid: flow.reqid, mode: flow.mode };
+            let protect = PolicyBody { priority: flow.priority, tmpl: Some(tmpl) };
             let block = PolicyBody { priority: below, tmpl: None };
             for (mark, body) in [(MARK_PROTECT, protect), (MARK_BLOCK, block)] {
                 let held = set.entry(PolicyKey { mark, dir, src, dst }).or_insert(body);
@@ -181,8 +191,16 @@ pub fn put(key: &PolicyKey, body: &PolicyBody) -> Request {
     if let Some(t) = body.tmpl {
         r.attr(XFRMA_TMPL, |r| {
             r.addr16(t.dst).be32(0).u8(libc::IPPROTO_ESP as u8).zeros(3).u16(family_of(t.dst)).zeros(2);
-            // Tunnel mode, any share, required, every algorithm: the SA was made by our own negotiation.
-            r.addr16(t.src).u32(t.reqid).u8(1).u8(0).u8(0).zeros(1).u32(u32::MAX).u32(u32::MAX).u32(u32::MAX);
+            // Any share, required, every algorithm: the SA was made by our own negotiation.
+            r.addr16(t.src)
+                .u32(t.reqid)
+                .u8(u8::from(t.mode == Mode::Tunnel))
+                .u8(0)
+                .u8(0)
+                .zeros(1)
+                .u32(u32::MAX)
+                .u32(u32::MAX)
+                .u32(u32::MAX);
         });
     }
     r
@@ -225,8 +243,9 @@ pub(super) fn selectors(f: &Fields<'_>) -> (Selector, Selector) {
 /// A template as its attribute carries it, with its mode and its "optional" mark.
 pub(super) fn tmpl(f: &Fields<'_>) -> (Tmpl, bool) {
     let family = f.u16(24);
-    let plain = f.u8(20) == libc::IPPROTO_ESP as u8 && f.u8(48) == 1 && f.u8(50) == 0 && f.be32(16) == 0;
-    (Tmpl { dst: f.addr16(0, family), src: f.addr16(28, family), reqid: f.u32(44) }, plain)
+    let plain = f.u8(20) == libc::IPPROTO_ESP as u8 && f.u8(48) <= 1 && f.u8(50) == 0 && f.be32(16) == 0;
+    let mode = if f.u8(48) == 1 { Mode::Tunnel } else { Mode::Transport };
+    (Tmpl { dst: f.addr16(0, family), src: f.addr16(28, family), reqid: f.u32(44), mode }, plain)
 }
 
 /// Decodes an entry of a policy dump; `None` for one that is not ours.

@@ -5,6 +5,7 @@ use super::super::message::*;
 use super::codec::*;
 use super::events::event;
 use super::policy::{self, BLOCK_BELOW, Dir, MARK_BLOCK, MARK_PROTECT, Plan, PolicyBody, PolicyKey, Tmpl};
+use super::view::*;
 use crate::crypto::{CipherAlg, IntegAlg, Secret};
 use crate::id::IkeVersion;
 use crate::id::Spi;
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+pub(super) fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     Ipv4Addr::new(a, b, c, d).into()
 }
 
@@ -24,11 +25,11 @@ fn net(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Selector {
     Selector { addr: v4(a, b, c, d), prefix, proto: 0, port: 0 }
 }
 
-fn keys(encr: usize, integ: usize) -> EspKeys {
+pub(super) fn keys(encr: usize, integ: usize) -> EspKeys {
     EspKeys { encr: Secret::new((1..=encr as u8).collect()), integ: Secret::new(vec![0xaa; integ]) }
 }
 
-fn child() -> ChildSa {
+pub(super) fn child() -> ChildSa {
     ChildSa {
         spi_in: Spi(0x8001_0203),
         spi_out: Spi(0x0a0b_0c0d),
@@ -57,7 +58,7 @@ fn child() -> ChildSa {
     }
 }
 
-fn install(child: &ChildSa, direction: Direction, replay: u64) -> SaInstall<'_> {
+pub(super) fn install(child: &ChildSa, direction: Direction, replay: u64) -> SaInstall<'_> {
     let used = SaUsed { age_s: 100, bytes: 7, packets: 3 };
     SaInstall { child, direction, reqid: 0x1234, replay, used, event_packets: 32, event_time: Duration::from_millis(250) }
 }
@@ -135,14 +136,23 @@ fn ticks_round_up_and_zero_stays_zero() {
 
 #[test]
 fn the_end_of_the_number_space_stops_the_sa() {
-    assert_eq!(replay32(u64::from(u32::MAX)), u32::MAX);
-    assert_eq!(replay32(1 << 32), u32::MAX, "the kernel refuses to send after this number; it never starts again at 1");
+    let end = u64::from(u32::MAX);
+    assert_eq!(replay_number(end, false), end);
+    assert_eq!(replay_number(1 << 32, false), end, "the kernel refuses to send after this number; it never starts again at 1");
+    assert_eq!(replay_number(1 << 32, true), 1 << 32);
 }
 
 #[test]
 fn a_replay_write_is_written_byte_by_byte() {
-    let mut set =
-        ReplaySet { spi: Spi(0x8001_0203), dst: v4(192, 0, 2, 1), direction: Direction::In, replay: 6000, window: 32, used: None };
+    let mut set = ReplaySet {
+        spi: Spi(0x8001_0203),
+        dst: v4(192, 0, 2, 1),
+        direction: Direction::In,
+        replay: 6000,
+        window: 32,
+        esn: false,
+        used: None,
+    };
     let r = new_ae(&set, &[u32::MAX], 1_000_000);
     let mut want = hex!("c0000201 000000000000000000000000 80010203 0200 32 00").to_vec();
     want.extend([0; 16 + 4 + 4]);
@@ -257,7 +267,7 @@ fn only_the_same_sa_is_taken_over() {
         change(&mut c);
         !view.is(&install(&c, Direction::In, 0))
     };
-    assert!(other(&|c| c.peer = v4(198, 51, 100, 10)));
+    assert!(other(&|c| c.local = v4(192, 0, 2, 10)));
     assert!(other(&|c| c.mode = Mode::Transport));
     assert!(other(&|c| c.replay_window = 65));
     assert!(other(&|c| c.keys_in.encr = Secret::new(vec![9; 16])));
@@ -319,10 +329,11 @@ fn each_flow_gets_templates_both_ways_and_blocks_beneath() {
     let wanted = policy::wanted(&[tcp_flow()]).unwrap();
     let (local, remote) = (tcp_flow().local, tcp_flow().remote);
     let (us, peer) = (v4(192, 0, 2, 1), v4(198, 51, 100, 9));
+    let anyone = v4(0, 0, 0, 0);
     for (dir, src, dst, from, to) in
-        [(Dir::Out, local, remote, us, peer), (Dir::In, remote, local, peer, us), (Dir::Fwd, remote, local, peer, us)]
+        [(Dir::Out, local, remote, us, peer), (Dir::In, remote, local, anyone, us), (Dir::Fwd, remote, local, anyone, us)]
     {
-        let tmpl = Some(Tmpl { src: from, dst: to, reqid: 0x1234 });
+        let tmpl = Some(Tmpl { src: from, dst: to, reqid: 0x1234, mode: Mode::Tunnel });
         let key = |mark| PolicyKey { mark, dir, src, dst };
         assert_eq!(wanted.get(&key(MARK_PROTECT)), Some(&PolicyBody { priority: 100, tmpl }));
         assert_eq!(wanted.get(&key(MARK_BLOCK)), Some(&PolicyBody { priority: 100 + BLOCK_BELOW, tmpl: None }));
