@@ -168,3 +168,78 @@ pub fn decode_signature(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (algorithm, signature) = rest.split_at_checked((*len).into())?;
     (!algorithm.is_empty() && !signature.is_empty()).then_some((algorithm, signature))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::DhGroup;
+    use crate::ike::v2::message::{Exchange, Outgoing};
+
+    #[test]
+    fn a_first_skeyseed_of_the_aes_prfs_takes_half_of_the_key_from_each_nonce() {
+        let (ni, nr) = ([1; 32], [2; 32]);
+        let shared = Secret::new(vec![3; 32]);
+        for prf in [PrfAlg::AesXcbc, PrfAlg::AesCmac] {
+            let key = [[1u8; 8], [2; 8]].concat();
+            assert_eq!(skeyseed(prf, &ni, &nr, &shared), Secret::new(prf.prf(&key, &[&[3; 32]])));
+            assert_eq!(skeyseed(prf, &ni[..8], &nr[..4], &shared).len(), 16);
+        }
+        let hmac = PrfAlg::HmacSha256;
+        assert_eq!(skeyseed(hmac, &ni, &nr, &shared), Secret::new(hmac.prf(&[ni, nr].concat(), &[&[3; 32]])));
+    }
+
+    #[test]
+    fn additional_secrets_stand_behind_the_nonces() {
+        let prf = PrfAlg::HmacSha256;
+        let (d, first) = (Secret::new(vec![9; 32]), Secret::new(b"first".to_vec()));
+        let more = [Secret::new(b"second".to_vec()), Secret::new(b"third".to_vec())];
+        let want = prf.prf(d.expose(), &[b"firstninrsecondthird"]);
+        assert_eq!(skeyseed_next(prf, &d, &first, b"ni", b"nr", &more), Secret::new(want));
+        let (a, b) = child_keys(prf, &d, Some(&first), b"ni", b"nr", &more, CipherAlg::Aes128, Some(IntegAlg::HmacSha1));
+        let all = [a.encr.expose(), a.integ.expose(), b.encr.expose(), b.integ.expose()].concat();
+        assert_eq!(Secret::new(all), prf.prf_plus(d.expose(), &[b"firstninrsecondthird"], 72));
+        assert_eq!((a.encr.len(), a.integ.len()), (16, 20));
+    }
+
+    #[test]
+    fn int_auth_covers_header_and_content_without_iv_padding_and_check_value() {
+        let prf = PrfAlg::HmacSha256;
+        let key = Secret::new(vec![7; 32]);
+        let id = IkeSaId { initiator: [1; 8], responder: [2; 8] };
+        let mut out = Outgoing::new();
+        out.ke(DhGroup::MlKem768.number(), b"pq");
+        let header = Header { next: 53, ..Header::new(id, Exchange::Intermediate, true, false, 1) };
+        // RFC 9242 3.3.2: both lengths count the content alone.
+        let a = hex_literal::hex!("0101010101010101 0202020202020202 2e202b08 00000001 0000002a  2200000e");
+        let first = int_auth(prf, &key, &[], &header, out.first(), out.bytes());
+        assert_eq!(first, prf.prf(key.expose(), &[&a, out.bytes()]));
+        let second = int_auth(prf, &key, &first, &header, out.first(), out.bytes());
+        assert_eq!(second, prf.prf(key.expose(), &[&first, &a, out.bytes()]));
+        assert_eq!(int_auth_end(b"ii", b"rr", 3), b"iirr\0\0\0\x03");
+        let octets = signed_octets(b"message", b"nonce", prf, &key, b"id", b"tail");
+        assert_eq!(octets, [b"message", &b"nonce"[..], &prf.prf(key.expose(), &[b"id"]), b"tail"].concat());
+    }
+
+    #[test]
+    fn nat_detection_of_ipv6_and_other_ports_differs() {
+        let id = IkeSaId { initiator: [1; 8], responder: [0; 8] };
+        let of = |s: &str| nat_detection(&id, s.parse().unwrap());
+        let all = [of("192.0.2.1:500"), of("192.0.2.1:4500"), of("192.0.2.2:500"), of("[2001:db8::1]:500")];
+        assert!(all.iter().all(|h| h.len() == 20));
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn signatures_with_their_algorithm() {
+        let data = encode_signature(b"algorithm", b"signature").unwrap();
+        assert_eq!(data[0], 9);
+        assert_eq!(decode_signature(&data), Some((&b"algorithm"[..], &b"signature"[..])));
+        assert_eq!(encode_signature(&[0; 256], b"s"), None);
+        for bad in [&[][..], &[0], &[0, 1, 2], &[2, 1], &[2, 1, 1], &[255; 255]] {
+            assert_eq!(decode_signature(bad), None, "{bad:?}");
+        }
+        for n in 0..=10 {
+            assert_eq!(decode_signature(&data[..n]), None);
+        }
+    }
+}

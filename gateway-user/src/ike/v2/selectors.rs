@@ -243,3 +243,7 @@ fn one(flow: Selector, answer: &[TrafficSelector]) -> Option<Selector> {
     let largest = answer.iter().find(|t| answer.iter().all(|o| t.covers(o)))?;
     range.covers(largest).then(|| largest.selector()).flatten()
 }
+
+#[cfg(test)]
+#[path = "selectors_tests.rs"]
+mod tests;

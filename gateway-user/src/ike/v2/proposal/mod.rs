@@ -4,6 +4,8 @@ mod algorithm;
 mod choose;
 mod codec;
 mod offer;
+#[cfg(test)]
+mod tests;
 
 pub use choose::{ChildDh, EspChoice, IkeChoice, NoProposal, accept_esp, accept_ike, choose_esp, choose_ike};
 pub use codec::{Proposal, Transform, transform_type};

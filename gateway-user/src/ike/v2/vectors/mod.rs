@@ -293,3 +293,37 @@ fn keys_are_those_of_nist() {
     }
     assert_eq!(seen, 8);
 }
+
+/// RFC 8784, both ends with the key: SK_d, SK_pi and SK_pr change before AUTH.
+#[test]
+fn a_recorded_exchange_with_a_post_quantum_key() {
+    let case = Case::parse(include_str!("ppk.txt"));
+    let (ours, theirs) = (case.all("from_initiator"), case.all("from_responder"));
+    let read = |bytes: &'static [u8]| Message::decode(Header::decode(bytes).unwrap().next, &bytes[HEADER_LEN..]).unwrap();
+    let leak = |bytes: &[u8]| -> &'static [u8] { Box::leak(bytes.to_vec().into_boxed_slice()) };
+    let (request, response) = (read(leak(&ours[0])), read(leak(&theirs[0])));
+    assert!([&request, &response].into_iter().all(|m| m.notify(NotifyType::USE_PPK).is_some_and(|n| n.data.is_empty())));
+    let setup = &setups()[0];
+    let suite = choose_ike(&setup.ike(), request.sa.as_deref().unwrap(), None, false).unwrap().suite;
+    let (ni, nr) = (request.nonce.unwrap(), response.nonce.unwrap());
+    let seed = skeyseed(suite.prf, ni, nr, &case.secret("shared"));
+    let mut keys = IkeKeys::derive(&suite, &seed, ni, nr, &Header::decode(&theirs[0]).unwrap().id);
+    assert_eq!((&keys.d, &keys.pi, &keys.pr), (&case.secret("sk_d"), &case.secret("sk_pi"), &case.secret("sk_pr")));
+    keys.mix_ppk(suite.prf, &Secret::new((0..32).collect()));
+    assert_eq!((&keys.d, &keys.pi, &keys.pr), (&case.secret("mixed_d"), &case.secret("mixed_pi"), &case.secret("mixed_pr")));
+    assert_eq!((&keys.ei, &keys.ai), (&case.secret("sk_ei"), &case.secret("sk_ai")));
+
+    let opened = open_all(&ours[1..], &keys.seal_keys(&suite, true));
+    let auth = Message::decode(opened.first, &opened.plain).unwrap();
+    assert_eq!(auth.notify(NotifyType::PPK_IDENTITY).unwrap().data, b"\x02hidden");
+    let octets = signed_octets(&ours[0], nr, suite.prf, &keys.pi, auth.id_i.unwrap().body, &[]);
+    let proof = psk_auth(suite.prf, &Secret::new(b"an old shared secret".to_vec()), &octets);
+    assert_eq!(auth.auth.unwrap().data, proof);
+    let opened = open_all(&theirs[1..], &keys.seal_keys(&suite, false));
+    let auth = Message::decode(opened.first, &opened.plain).unwrap();
+    let octets = signed_octets(&theirs[0], ni, suite.prf, &keys.pr, auth.id_r.unwrap().body, &[]);
+    let proof = psk_auth(suite.prf, &Secret::new(b"an old shared secret".to_vec()), &octets);
+    assert_eq!(auth.auth.unwrap().data, proof);
+    let (i, r) = child_keys(suite.prf, &keys.d, None, ni, nr, &[], setup.esp.0, setup.esp.1);
+    assert_eq!((i.encr, r.integ), (case.secret("child_encr_i"), case.secret("child_integ_r")));
+}
