@@ -219,7 +219,7 @@ fn an_answer_must_follow_from_the_offer() {
     let offer = ike_offer(&ours, None);
     let good = choose_ike(&ours, &offer, None, false).unwrap().answer;
     let accept = |answer: &[Proposal]| accept_ike(&ours, &offer, answer, false).map(|c| c.suite.encr);
-    assert_eq!(accept(&[good.clone()]), Ok(CipherAlg::Aes256));
+    assert_eq!(accept(std::slice::from_ref(&good)), Ok(CipherAlg::Aes256));
     let refused = Err(NoProposal::AnswerNotOffered);
     assert_eq!(accept(&[]), refused);
     assert_eq!(accept(&[good.clone(), good.clone()]), refused);
