@@ -1,11 +1,31 @@
 //! IKEv2 (RFC 7296). Each file adds its part to the engine.
 
+mod auth;
+mod auth_responder;
+mod child;
+mod child_exchange;
+mod child_responder;
+mod cookie;
 mod engine;
+mod exchange;
 pub mod fragment;
+mod ike;
+mod informational;
+mod init;
+mod init_responder;
 pub mod keymat;
 pub mod message;
+mod mirror;
+mod nat;
+mod peer;
 pub mod proposal;
+mod rekey;
+mod sa;
 pub mod selectors;
+mod task;
+#[cfg(test)]
+mod tests;
+mod timer;
 #[cfg(test)]
 mod vectors;
 

@@ -1,0 +1,7 @@
+//! Whole engines against each other over a network with a seed.
+
+mod basic;
+mod collide;
+mod net;
+mod rekey;
+mod start;
