@@ -101,6 +101,19 @@ pub struct SaDump {
     pub packets: u64,
     /// Age in seconds.
     pub age_s: u64,
+    /// Packets whose check value was wrong.
+    pub integrity_failed: u32,
+    /// Packets that were received before; outbound: packets for which no number was left.
+    pub replay: u32,
+    /// Packets older than the replay window.
+    pub replay_window: u32,
+}
+
+impl SaDump {
+    /// Packets it refused.
+    pub fn errors(&self) -> u64 {
+        [self.integrity_failed, self.replay, self.replay_window].into_iter().map(u64::from).sum()
+    }
 }
 
 /// A protected flow: one policy in each direction (out; in; fwd) with a template, and block policies beneath.
@@ -217,6 +230,8 @@ pub struct LinkState {
     pub mac: [u8; 6],
     /// Up and with carrier.
     pub up: bool,
+    /// Largest IP packet it takes, bytes.
+    pub mtu: u32,
 }
 
 /// What the data path may do.

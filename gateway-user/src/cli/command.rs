@@ -77,6 +77,20 @@ pub enum Show {
     IsakmpSsp,
     /// `show crypto isakmp policy [N]`.
     IsakmpPolicy(Option<u32>),
+    /// `show crypto ikev2 sa [detailed]`.
+    Ikev2Sa {
+        /// With SPIs, identities and the rest.
+        detailed: bool,
+    },
+    /// `show crypto ikev2 proposal [NAME]`.
+    Ikev2Proposal(Option<String>),
+    /// `show crypto ikev2 profile [NAME]`.
+    Ikev2Profile(Option<String>),
+    /// `show crypto session [detail]`.
+    Session {
+        /// With counters and lifetimes.
+        detail: bool,
+    },
     /// `show crypto ipsec ha`.
     IpsecHa,
     /// `show crypto ipsec sa …`.
@@ -236,6 +250,14 @@ const TABLE: &[(&str, Build, &str)] = &[
     ("show crypto isakmp ssp", |_| Some(show(Show::IsakmpSsp)), "ISAKMP records exchanged"),
     ("show crypto isakmp policy", |_| Some(show(Show::IsakmpPolicy(None))), "ISAKMP policies"),
     ("show crypto isakmp policy NUMBER", |v| Some(show(Show::IsakmpPolicy(Some(v.number()?)))), "one ISAKMP policy"),
+    ("show crypto ikev2 sa", |_| Some(show(Show::Ikev2Sa { detailed: false })), "all IKEv2 SAs"),
+    ("show crypto ikev2 sa detailed", |_| Some(show(Show::Ikev2Sa { detailed: true })), "all IKEv2 SAs, with SPIs"),
+    ("show crypto ikev2 proposal", |_| Some(show(Show::Ikev2Proposal(None))), "IKEv2 proposals"),
+    ("show crypto ikev2 proposal NAME", |v| Some(show(Show::Ikev2Proposal(Some(v.name()?)))), "one IKEv2 proposal"),
+    ("show crypto ikev2 profile", |_| Some(show(Show::Ikev2Profile(None))), "IKEv2 profiles"),
+    ("show crypto ikev2 profile NAME", |v| Some(show(Show::Ikev2Profile(Some(v.name()?)))), "one IKEv2 profile"),
+    ("show crypto session", |_| Some(show(Show::Session { detail: false })), "peers with their IKE SAs and flows"),
+    ("show crypto session detail", |_| Some(show(Show::Session { detail: true })), "the same with counters and lifetimes"),
     ("show crypto ipsec ha", |_| Some(show(Show::IpsecHa)), "IPSec HA state by interface"),
     ("show crypto ipsec sa", |_| Some(sa(SaFilter::All)), "IPSec SAs by flow"),
     ("show crypto ipsec sa active", |_| Some(sa(SaFilter::Ha(HaFilter::Active))), "IPSec SAs in use"),

@@ -302,7 +302,7 @@ fn peer_name(peer: &PeerMatch) -> String {
         PeerMatch::Address(a) => a.to_string(),
         PeerMatch::Network(a, n) => format!("{a}/{n}"),
         PeerMatch::Range(a, b) => format!("{a} to {b}"),
-        PeerMatch::Identity(id) => format!("{id:?}"),
+        PeerMatch::Identity(id) => super::identity_text(id),
         PeerMatch::Any => "any".into(),
     }
 }

@@ -5,6 +5,7 @@ use super::report::Report;
 use super::values;
 use crate::id::Identity;
 use crate::ike::PeerMatch;
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Longest name in an identity, bytes (RFC 1035 2.3.4 for host names; a key id may have any length).
@@ -20,6 +21,64 @@ pub(super) fn identity(word: &Word, report: &mut Report) -> Option<Identity> {
             None
         }
     }
+}
+
+/// An identity as [`identity`] reads it.
+pub fn identity_text(id: &Identity) -> String {
+    match id {
+        Identity::Address(a) => a.to_string(),
+        Identity::Fqdn(name) => format!("fqdn:{name}"),
+        Identity::UserFqdn(name) => format!("email:{name}"),
+        Identity::DerAsn1Dn(der) => format!("dn:{}", name_text(der).unwrap_or_else(|| hex(der))),
+        Identity::KeyId(id) => match std::str::from_utf8(id) {
+            Ok(text) if !text.chars().any(char::is_control) => format!("key-id:{text}"),
+            Ok(_) | Err(_) => format!("key-id:0x{}", hex(id)),
+        },
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        // Writing to a String cannot fail.
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
+/// Text of a Name in the certificate's order; `None` for one that has more than this file's attributes and strings.
+fn name_text(der: &[u8]) -> Option<String> {
+    let mut parts = Vec::new();
+    let (mut sets, rest) = element(der, 0x30)?;
+    if !rest.is_empty() {
+        return None;
+    }
+    while !sets.is_empty() {
+        let (set, after) = element(sets, 0x31)?;
+        let (attribute, others) = element(set, 0x30)?;
+        let (oid, value) = element(attribute, 0x06)?;
+        let (key, ..) = ATTRIBUTES.iter().find(|(_, o, _)| *o == oid)?;
+        let kinds = [Text::Utf8, Text::Printable, Text::Ia5];
+        let (text, end) = kinds.into_iter().find_map(|kind| element(value, kind as u8))?;
+        if !others.is_empty() || !end.is_empty() {
+            return None;
+        }
+        let text = std::str::from_utf8(text).ok().filter(|t| !t.chars().any(char::is_control))?;
+        parts.push(format!("{key}={}", text.replace('\\', "\\\\").replace(',', "\\,")));
+        sets = after;
+    }
+    Some(parts.join(", "))
+}
+
+/// Value of the element with this tag that `der` begins with, and what follows it.
+fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (&[first, len], rest) = der.split_first_chunk()?;
+    let (len, rest) = match len {
+        0..=0x7f => (usize::from(len), rest),
+        0x81 => rest.split_first().map(|(n, rest)| (usize::from(*n), rest))?,
+        0x82 => rest.split_first_chunk().map(|(n, rest)| (usize::from(u16::from_be_bytes(*n)), rest))?,
+        _ => return None,
+    };
+    (first == tag).then(|| rest.split_at_checked(len)).flatten()
 }
 
 fn parse(text: &str) -> Result<Identity, (String, String)> {
@@ -179,7 +238,6 @@ pub(super) fn peers(word: &Word, report: &mut Report) -> Option<PeerMatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fmt::Write as _;
 
     #[test]
     fn identities() {
@@ -212,11 +270,28 @@ mod tests {
     fn a_name_is_the_der_that_openssl_makes() {
         // openssl req -subj "/C=DE/O=Example, Inc/CN=gw" -utf8; the subject of the certificate in hex.
         let want = "3031310b300906035504061302444531153013060355040a0c0c4578616d706c652c20496e63310b300906035504030c026777";
-        let hex = distinguished_name("C=DE, O=Example\\, Inc, CN=gw").unwrap().iter().fold(String::new(), |mut s, b| {
-            let _ = write!(s, "{b:02x}");
-            s
-        });
-        assert_eq!(hex, want);
+        assert_eq!(hex(&distinguished_name("C=DE, O=Example\\, Inc, CN=gw").unwrap()), want);
         assert_eq!(distinguished_name(&format!("CN={}", "a".repeat(200))).unwrap()[..3], [0x30, 0x81, 0xd6]);
+    }
+
+    #[test]
+    fn text_of_an_identity_reads_back() {
+        for text in [
+            "192.0.2.1",
+            "fqdn:gw.example.org",
+            "email:a@b",
+            "key-id:branch 7",
+            "dn:C=DE, ST=Bayern, O=Example\\, Inc, CN=g\u{fc}nter\\\\",
+            "dn:DC=example, UID=7, E=a@b",
+        ] {
+            assert_eq!(parse(text).map(|id| identity_text(&id)), Ok(text.to_owned()));
+        }
+        assert_eq!(identity_text(&Identity::KeyId(vec![0, 255])), "key-id:0x00ff");
+        // Names with something else in them, and damaged ones, are given as they are.
+        let der = distinguished_name("C=DE, CN=gw").unwrap();
+        for n in 0..der.len() {
+            assert_eq!(name_text(&der[..n]), None, "{n}");
+        }
+        assert_eq!(identity_text(&Identity::DerAsn1Dn(vec![0x31, 0])), "dn:3100");
     }
 }

@@ -20,6 +20,7 @@ mod words;
 
 pub use check::CONTROL_SOCKET;
 pub use digest::map_entry as map_entry_digest;
+pub use identity::identity_text;
 pub use load::load;
 pub use model::*;
 pub use pair::pair;

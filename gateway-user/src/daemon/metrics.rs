@@ -30,7 +30,7 @@ const TABLE: [Row; 25] = [
     gauge("gateway_epoch", &[], "Ownership epoch; rises with every takeover."),
     gauge("gateway_ready", &[], "1 when this node could take over, or is active."),
     gauge("gateway_config_differing_items", &[], "Configuration items that differ from the partner's."),
-    gauge("gateway_isakmp_sas", &["state"], "ISAKMP SAs by state (active, standby)."),
+    gauge("gateway_isakmp_sas", &["version", "state"], "ISAKMP SAs and IKEv2 SAs by version of IKE (1, 2) and state (active, standby)."),
     gauge("gateway_sas", &["state"], "IPsec SA pairs by state (active, standby)."),
     gauge("gateway_ssp_connected", &[], "1 while the partner answers on SSP."),
     gauge("gateway_ssp_lag_packets", &[], "Verified inbound packets that the standby has not acknowledged, largest of all SAs."),
@@ -66,8 +66,8 @@ pub struct Sample {
     pub ready: bool,
     /// Items that differ from the partner's.
     pub config_differing: u64,
-    /// ISAKMP SAs: active, standby.
-    pub isakmp_sas: (u64, u64),
+    /// ISAKMP SAs of version 1, IKE SAs of version 2: active, standby.
+    pub isakmp_sas: [(u64, u64); 2],
     /// IPsec SA pairs: active, standby.
     pub sas: (u64, u64),
     /// The partner answers.
@@ -172,10 +172,12 @@ impl Metrics {
         self.set("gateway_epoch", &[], s.epoch as f64);
         self.set("gateway_ready", &[], flag(s.ready));
         self.set("gateway_config_differing_items", &[], s.config_differing as f64);
-        for (name, (active, standby)) in [("gateway_isakmp_sas", s.isakmp_sas), ("gateway_sas", s.sas)] {
-            self.set(name, &["active"], active as f64);
-            self.set(name, &["standby"], standby as f64);
+        for (version, (active, standby)) in ["1", "2"].into_iter().zip(s.isakmp_sas) {
+            self.set("gateway_isakmp_sas", &[version, "active"], active as f64);
+            self.set("gateway_isakmp_sas", &[version, "standby"], standby as f64);
         }
+        self.set("gateway_sas", &["active"], s.sas.0 as f64);
+        self.set("gateway_sas", &["standby"], s.sas.1 as f64);
         self.set("gateway_ssp_connected", &[], flag(s.ssp_connected));
         self.set("gateway_ssp_lag_packets", &[], s.ssp_lag_packets as f64);
         self.set("gateway_ssp_lag_seconds", &[], s.ssp_lag_seconds);
@@ -232,6 +234,7 @@ mod tests {
             version: "0.1.0",
             role: Some(HaStatus::Standby),
             epoch: 3,
+            isakmp_sas: [(0, 860), (0, 40)],
             sas: (0, 900),
             ssp_connected: true,
             ike_messages: (7, 9),
@@ -279,6 +282,8 @@ mod tests {
             "gateway_role{role=\"standby\"} 1\n",
             "gateway_role{role=\"active\"} 0\n",
             "gateway_sas{state=\"standby\"} 900\n",
+            "gateway_isakmp_sas{state=\"standby\",version=\"2\"} 40\n",
+            "gateway_isakmp_sas{state=\"active\",version=\"1\"} 0\n",
             "gateway_dropped_packets_total{program=\"guard\",reason=\"standby\"} 5\n",
             "gateway_ike_messages_total{direction=\"received\"} 9\n",
             "gateway_last_takeover_duration_seconds 0.25\n",

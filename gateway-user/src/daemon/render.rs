@@ -1,14 +1,19 @@
 //! Text of the views, in the guide's titles, columns and order.
 
 mod crypto;
+#[cfg(test)]
+mod ike_tests;
+mod ikev2;
 mod ipsec;
 mod node;
 mod policy;
+mod session;
 #[cfg(test)]
 mod tests;
 
-use super::views::{DigestView, StateSource};
+use super::views::{DigestView, IsakmpSaView, SessionView, StateSource};
 use crate::cli::command::{self, Command, HaFilter, Show};
+use crate::id::IkeVersion;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -40,7 +45,13 @@ pub fn render(show: &Show, state: &dyn StateSource) -> Result<(Value, String), S
             sas.retain(|s| wanted(*filter, s.status));
             both(&sas, |v| isakmp_ha_sas(v))
         }
-        Show::IsakmpSa => both(&state.isakmp_sas(), |v| isakmp_sas(v)),
+        Show::IsakmpSa => both(&sas_of(state, IkeVersion::V1), |v| isakmp_sas(v)),
+        Show::Ikev2Sa { detailed } => both(&sas_of(state, IkeVersion::V2), |v| ikev2::sas(v, *detailed)),
+        Show::Ikev2Proposal(name) => ikev2::proposals(state.config(), name.as_deref()),
+        Show::Ikev2Profile(name) => ikev2::profiles(state.config(), name.as_deref()),
+        Show::Session { detail } => {
+            both(&SessionView::compose(&state.isakmp_sas(), &state.ipsec_flows()), |v| session::sessions(v, *detail))
+        }
         Show::IsakmpSsp => both(&state.isakmp_ssp(), |v| isakmp_ssp(v)),
         Show::IsakmpPolicy(number) => {
             let list = policy::policy_views(state.config(), *number);
@@ -66,6 +77,12 @@ pub fn render(show: &Show, state: &dyn StateSource) -> Result<(Value, String), S
         Show::ConfigDigest => both(&DigestView::compare(&state.config().digests, state.partner_digests().as_deref()), digests),
         Show::Debugging => both(&state.debugging(), |v| debugging(v)),
     }
+}
+
+fn sas_of(state: &dyn StateSource, version: IkeVersion) -> Vec<IsakmpSaView> {
+    let mut sas = state.isakmp_sas();
+    sas.retain(|s| s.version == version);
+    sas
 }
 
 fn wanted(filter: HaFilter, status: super::views::HaStatus) -> bool {

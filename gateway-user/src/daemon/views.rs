@@ -1,11 +1,14 @@
 //! What `show` shows, as values: the daemon fills them, `render` prints them, `--json` serialises them.
 
+mod ike;
+
+pub use ike::{IsakmpSaView, SessionFlowView, SessionState, SessionView, cookie};
+
 use crate::config::Config;
 use crate::hsrp;
-use crate::id::{Epoch, IkeSaId, Spi};
-use crate::ike::IsakmpState;
+use crate::id::{Epoch, Spi};
 use crate::ports::{PathRole, ReasonCount};
-use crate::sad::Selector;
+use crate::sad::{Encap, Mode, Selector};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -184,26 +187,6 @@ pub struct IsakmpHaView {
     pub since: i64,
 }
 
-/// An ISAKMP SA.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct IsakmpSaView {
-    /// Responder's address.
-    pub dst: IpAddr,
-    /// Initiator's address.
-    pub src: IpAddr,
-    /// State.
-    pub state: IsakmpState,
-    /// Cookies.
-    #[serde(serialize_with = "cookies_json")]
-    pub id: IkeSaId,
-    /// Small number for this list.
-    pub conn_id: u32,
-    /// In use or dormant.
-    pub status: HaStatus,
-    /// Seconds until its lifetime ends.
-    pub remaining_s: u64,
-}
-
 /// One row of `show crypto isakmp ssp`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct IsakmpSspView {
@@ -259,10 +242,12 @@ pub struct FlowView {
     pub send_errors: u64,
     /// Packets that failed verification, replay check or policy.
     pub recv_errors: u64,
-    /// MTU of the path to the peer.
+    /// MTU of the path to the peer, as far as the device knows it.
     pub path_mtu: u32,
     /// MTU of the device.
     pub media_mtu: u32,
+    /// Largest packet of the flow that fits once it is protected; `None` without an SA.
+    pub plaintext_mtu: Option<u32>,
     /// Outbound SPI in use; `None` without an SA.
     pub current_spi_out: Option<Spi>,
     /// Inbound ESP SAs.
@@ -288,6 +273,12 @@ pub struct SaView {
     pub remaining_kb: Option<u64>,
     /// Seconds left; `None` = no limit.
     pub remaining_s: Option<u64>,
+    /// Mode.
+    pub mode: Mode,
+    /// ESP goes in UDP.
+    pub encap: Option<Encap>,
+    /// Extended (64-bit) sequence numbers.
+    pub esn: bool,
     /// Length of the IV, bytes.
     pub iv_bytes: usize,
     /// Replay window, packets; 0 = none.
@@ -447,14 +438,4 @@ impl DigestView {
 /// First eight bytes, hexadecimal: enough for eyes.
 fn short(digest: &[u8; 32]) -> String {
     digest[..8].iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// A cookie as two 32-bit words, as the guide prints it.
-pub fn cookie(c: [u8; 8]) -> String {
-    let n = u64::from_be_bytes(c);
-    format!("{:08X} {:08X}", n >> 32, n & 0xffff_ffff)
-}
-
-fn cookies_json<S: Serializer>(id: &IkeSaId, s: S) -> Result<S::Ok, S::Error> {
-    [cookie(id.initiator), cookie(id.responder)].serialize(s)
 }

@@ -190,7 +190,7 @@ impl Links for LinkAdapter {
 
     fn link(&mut self, device: &str) -> PortResult<LinkState> {
         let link = self.find(device).map_err(fail("RTM_GETLINK", device))?;
-        Ok(LinkState { ifindex: link.index, mac: link.mac, up: link.up })
+        Ok(LinkState { ifindex: link.index, mac: link.mac, up: link.up, mtu: link.mtu })
     }
 }
 

@@ -12,6 +12,7 @@ const RTM_GETADDR: u16 = 22;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
@@ -44,6 +45,8 @@ pub(super) struct Link {
     pub(super) parent: u32,
     pub(super) kind: String,
     pub(super) macvlan_mode: u32,
+    /// Bytes of an IP packet.
+    pub(super) mtu: u32,
 }
 
 fn text(value: &[u8]) -> String {
@@ -66,6 +69,7 @@ pub(super) fn link(body: &[u8]) -> Option<Link> {
         match kind {
             IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
             IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => link.mtu = number(value),
             IFLA_LINK => link.parent = number(value),
             IFLA_LINKINFO => {
                 for (kind, value) in Attrs::after(value, 0) {
@@ -222,7 +226,7 @@ mod tests {
         body[8..12].copy_from_slice(&(IFF_UP | IFF_RUNNING | 0x1000).to_ne_bytes());
         let name = String::from("hsrp-3-7");
         let kind = String::from("macvlan");
-        let want = Link { index: 9, name, mac: [0, 0, 0x0c, 7, 0xac, 7], up: true, parent: 3, kind, macvlan_mode: 1 };
+        let want = Link { index: 9, name, mac: [0, 0, 0x0c, 7, 0xac, 7], up: true, parent: 3, kind, macvlan_mode: 1, mtu: 0 };
         assert_eq!(link(&body), Some(want));
         body[8] &= !(IFF_UP as u8);
         assert_eq!(link(&body).map(|l| l.up), Some(false), "running alone is not up");

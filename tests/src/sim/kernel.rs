@@ -56,6 +56,8 @@ pub struct Sa {
     pub(super) event_deferred: bool,
     pub(super) bytes: u64,
     pub(super) packets: u64,
+    /// Packets beyond the window, replayed, with a wrong check value.
+    pub(super) refused: [u32; 3],
     pub(super) added_s: u64,
     pub(super) soft: Lifetime,
     pub(super) hard: Lifetime,
@@ -352,16 +354,26 @@ impl FakeKernel {
         result
     }
 
+    fn refused(&mut self, key: Key, why: usize) {
+        if let Some(sa) = self.sas.get_mut(&key) {
+            sa.refused[why] += 1;
+        }
+    }
+
     fn receive(&mut self, outer: &Ip<'_>) -> Result<Vec<u8>, InDrop> {
         let esp = frame::esp_of(outer).ok_or(InDrop::NoState)?;
         let key = (Spi(esp.spi), IpAddr::V4(outer.dst));
         let sa = self.sas.get(&key).ok_or(InDrop::NoState)?;
-        sa.window.check(esp.seq).map_err(InDrop::Replay)?;
+        if let Err(replayed) = sa.window.check(esp.seq) {
+            self.refused(key, if replayed == Replayed::TooOld { 0 } else { 1 });
+            return Err(InDrop::Replay(replayed));
+        }
         if !self.usable(key) {
             return Err(InDrop::Expired);
         }
         let sa = self.sas.get_mut(&key).ok_or(InDrop::NoState)?;
         if esp.icv != sa.icv || sa.src != IpAddr::V4(outer.src) {
+            self.refused(key, 2);
             return Err(InDrop::Integrity);
         }
         sa.window.advance(esp.seq);

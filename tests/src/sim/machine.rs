@@ -423,6 +423,11 @@ impl Links for LinkPort {
     }
 
     fn link(&mut self, device: &str) -> PortResult<LinkState> {
-        self.with("RTM_GETLINK", device, |m, d| LinkState { ifindex: d as u32 + 2, mac: m.devices[d].mac, up: m.devices[d].carrier })
+        self.with("RTM_GETLINK", device, |m, d| LinkState {
+            ifindex: d as u32 + 2,
+            mac: m.devices[d].mac,
+            up: m.devices[d].carrier,
+            mtu: 1500,
+        })
     }
 }

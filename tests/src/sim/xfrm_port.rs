@@ -75,6 +75,7 @@ impl FakeKernel {
             event_deferred: false,
             bytes: sa.used.bytes,
             packets: sa.used.packets,
+            refused: [0; 3],
             added_s: self.now_s().saturating_sub(sa.used.age_s),
             soft: c.soft,
             hard: c.lifetime,
@@ -133,6 +134,9 @@ impl FakeKernel {
             bytes: sa.bytes,
             packets: sa.packets,
             age_s: now_s.saturating_sub(sa.added_s),
+            replay_window: sa.refused[0],
+            replay: sa.refused[1],
+            integrity_failed: sa.refused[2],
         };
         Ok(self.sas.iter().map(view).collect())
     }

@@ -107,6 +107,8 @@ fn foreign_devices_and_wrong_names_are_refused() {
     let device = lab.a.clone();
     within(&lab.a, || {
         let mut links = LinkAdapter::open().unwrap();
+        run(&format!("ip link set {device} mtu 1400"));
+        assert_eq!(links.link(&device).unwrap().mtu, 1400);
         let index = links.link(&device).unwrap().ifindex;
         run(&format!("ip link add {} type bridge", macvlan_name(index, GROUP).unwrap()));
         let error = links.prepare_vip(&device, GROUP).unwrap_err();

@@ -1,7 +1,7 @@
 //! What an operator asks of the core.
 
 use super::{Core, Output};
-use crate::cli::command::{self, Action, ClearSa, Command};
+use crate::cli::command::{self, Action, ClearSa, Command, Show};
 use crate::cli::logging;
 use crate::daemon::render;
 use crate::ike::IkeRequest;
@@ -29,10 +29,13 @@ impl Core {
 
     pub(super) fn on_control(&mut self, id: u64, request: &ControlRequest, now: Instant) {
         let response = match command::parse(&request.argv) {
-            Ok(Command::Show(show)) => match render::render(&show, &self.view(now)) {
-                Ok((json, text)) => done(text, json),
-                Err(e) => ControlResponse::error(e),
-            },
+            Ok(Command::Show(show)) => {
+                let view = if matches!(show, Show::IpsecSa(_)) { self.view_sas(now) } else { self.view(now) };
+                match render::render(&show, &view) {
+                    Ok((json, text)) => done(text, json),
+                    Err(e) => ControlResponse::error(e),
+                }
+            }
             Ok(Command::Act(Action::Switchover)) => match self.node.handle_switchover(now) {
                 Ok(()) => {
                     info!("operator asks for a switchover");

@@ -2,7 +2,6 @@
 
 use super::{Core, Pair};
 use crate::config::{Config, encr_word, integ_word};
-use crate::crypto::CipherAlg;
 use crate::daemon::metrics::{Metrics, Sample};
 use crate::daemon::views::{
     DatapathView, FlowView, HaStatus, IpsecHaView, IsakmpHaView, IsakmpSaView, IsakmpSspView, Router, SaView, SspClientView, SspGroupRow,
@@ -10,18 +9,24 @@ use crate::daemon::views::{
 };
 use crate::ha::NodeState;
 use crate::hsrp;
+use crate::id::{IkeVersion, Spi};
 use crate::sad::ChildStage;
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, UNIX_EPOCH};
 
-/// Bytes of ESP overhead are not taken off: the path is a LAN to the next hop.
-const ETHERNET_MTU: u32 = 1500;
+/// UDP ports of IKE, without a NAT and with one.
+const IKE_PORTS: (u16, u16) = (500, 4500);
 
 /// The core at one moment, for `show`.
 pub struct CoreView<'a> {
     core: &'a Core,
     now: Instant,
     datapath: DatapathView,
+    /// MTU by device.
+    mtus: Vec<(String, u32)>,
+    /// Packets that each SA (SPI and destination) refused.
+    errors: HashMap<(Spi, IpAddr), u64>,
 }
 
 fn transform(p: &Pair) -> String {
@@ -36,7 +41,24 @@ impl Core {
         let (role, epoch) = self.role;
         let lease_left_ms = self.lease_until.map(|at| at.saturating_duration_since(now).as_millis() as u64);
         let datapath = DatapathView { role, epoch, lease_left_ms, attached: self.ports.path.attached(), reasons };
-        CoreView { core: self, now, datapath }
+        CoreView { core: self, now, datapath, mtus: Vec::new(), errors: HashMap::new() }
+    }
+
+    /// [`Self::view`] with what only the kernel knows of SAs and devices.
+    pub(super) fn view_sas(&mut self, now: Instant) -> CoreView<'_> {
+        let mut mtus = Vec::new();
+        for device in self.config.interfaces.iter().filter(|i| i.crypto_map.is_some()).map(|i| i.device.clone()).collect::<Vec<_>>() {
+            match self.ports.links.link(&device) {
+                Ok(l) => mtus.push((device, l.mtu)),
+                Err(e) => self.port_error(&e),
+            }
+        }
+        let mut errors = HashMap::new();
+        match self.ports.xfrm.dump() {
+            Ok(dump) => errors.extend(dump.iter().map(|sa| ((sa.spi, sa.dst), sa.errors()))),
+            Err(e) => self.port_error(&e),
+        }
+        CoreView { mtus, errors, ..self.view(now) }
     }
 }
 
@@ -56,6 +78,7 @@ impl Core {
             let view = crate::daemon::views::DigestView::compare(&self.config.digests, Some(theirs));
             view.items.iter().filter(|i| !i.equal).count() as u64
         });
+        let ike = self.engine.view(now);
         metrics.update(&Sample {
             version: env!("CARGO_PKG_VERSION"),
             started_unix: started - uptime,
@@ -63,7 +86,7 @@ impl Core {
             epoch: self.node.epoch().0,
             ready: active || self.node.ready(),
             config_differing: differing,
-            isakmp_sas: split(self.engine.view(now).len() as u64),
+            isakmp_sas: [IkeVersion::V1, IkeVersion::V2].map(|version| split(ike.iter().filter(|s| s.version == version).count() as u64)),
             sas: split(self.pairs.len() as u64),
             ssp_connected: self.live.is_some(),
             ssp_lag_packets: self.pairs.values().map(|p| p.counters.seq_in.saturating_sub(p.mirrored.seq_in)).max().unwrap_or(0),
@@ -134,7 +157,10 @@ impl CoreView<'_> {
             map: c.map.clone(),
             remaining_kb: (c.lifetime.kilobytes > 0).then(|| c.lifetime.kilobytes.saturating_sub(bytes / 1024)),
             remaining_s: (c.lifetime.seconds > 0).then(|| c.lifetime.seconds.saturating_sub(p.age(self.now).as_secs())),
-            iv_bytes: if c.encr == CipherAlg::Null { 0 } else { c.encr.block_len() },
+            mode: c.mode,
+            encap: c.encap,
+            esn: c.esn,
+            iv_bytes: c.encr.iv_len(),
             replay_window: c.replay_window,
             status: self.status(),
             seq: if outbound { p.counters.seq_out } else { p.counters.seq_in },
@@ -226,19 +252,28 @@ impl StateSource for CoreView<'_> {
     }
 
     fn isakmp_sas(&self) -> Vec<IsakmpSaView> {
+        // A NAT on the way shows in the pairs of an SA.
+        let encaps: HashMap<_, _> = self.core.pairs.values().filter_map(|p| Some((p.child.isakmp, p.child.encap?.peer_port))).collect();
         self.core
             .engine
             .view(self.now)
             .into_iter()
             .enumerate()
-            .map(|(n, s)| IsakmpSaView {
-                dst: if s.initiator { s.peer } else { s.local },
-                src: if s.initiator { s.local } else { s.peer },
-                state: s.state,
-                id: s.id,
-                conn_id: n as u32 + 1,
-                status: if s.dormant { HaStatus::Standby } else { HaStatus::Active },
-                remaining_s: s.remaining_s,
+            .map(|(n, s)| {
+                let nat = encaps.get(&s.id).copied();
+                IsakmpSaView {
+                    version: s.version,
+                    dst: if s.initiator { s.peer } else { s.local },
+                    src: if s.initiator { s.local } else { s.peer },
+                    local: SocketAddr::new(s.local, nat.map_or(IKE_PORTS.0, |_| IKE_PORTS.1)),
+                    remote: SocketAddr::new(s.peer, nat.unwrap_or(IKE_PORTS.0)),
+                    initiator: s.initiator,
+                    state: s.state,
+                    id: s.id,
+                    conn_id: n as u32 + 1,
+                    status: if s.dormant { HaStatus::Standby } else { HaStatus::Active },
+                    remaining_s: s.remaining_s,
+                }
             })
             .collect()
     }
@@ -269,15 +304,20 @@ impl StateSource for CoreView<'_> {
 
     fn ipsec_flows(&self) -> Vec<FlowView> {
         let core = self.core;
+        let mut by_flow: HashMap<(&str, u32, u32), Vec<&Pair>> = HashMap::new();
+        for p in core.pairs.values() {
+            by_flow.entry((&p.child.map, p.child.map_seq, p.child.ace)).or_default().push(p);
+        }
         core.flows
             .iter()
             .enumerate()
             .map(|(n, f)| {
                 let flow_id = n as u32 + 1;
-                let pairs: Vec<&Pair> =
-                    core.pairs.values().filter(|p| p.child.map == f.map && p.child.map_seq == f.seq && p.child.ace == f.ace).collect();
+                let pairs = by_flow.remove(&(f.map.as_str(), f.seq, f.ace)).unwrap_or_default();
+                let errors = |sas: &mut dyn Iterator<Item = (Spi, IpAddr)>| sas.filter_map(|sa| self.errors.get(&sa)).sum();
                 let interface = core.config.interfaces.iter().find(|i| i.crypto_map.as_deref() == Some(f.map.as_str()));
                 let live = pairs.iter().filter(|p| p.stage == ChildStage::Live && p.out_installed).max_by_key(|p| p.created);
+                let mtu = interface.and_then(|i| self.mtus.iter().find(|(d, _)| *d == i.device)).map_or(0, |(_, mtu)| *mtu);
                 let conn = |i: usize| flow_id * 1000 + i as u32;
                 FlowView {
                     interface: interface.map_or_else(String::new, |i| i.device.clone()),
@@ -289,10 +329,11 @@ impl StateSource for CoreView<'_> {
                     peer: f.policy.tunnel_peer,
                     packets_out: pairs.iter().map(|p| p.counters.packets_out).sum(),
                     packets_in: pairs.iter().map(|p| p.counters.packets_in).sum(),
-                    send_errors: 0,
-                    recv_errors: 0,
-                    path_mtu: ETHERNET_MTU,
-                    media_mtu: ETHERNET_MTU,
+                    send_errors: errors(&mut pairs.iter().map(|p| (p.child.spi_out, p.child.peer))),
+                    recv_errors: errors(&mut pairs.iter().map(|p| (p.child.spi_in, p.child.local))),
+                    path_mtu: mtu,
+                    media_mtu: mtu,
+                    plaintext_mtu: live.map(|p| p.child.plaintext_mtu(mtu)),
                     current_spi_out: live.map(|p| p.child.spi_out),
                     inbound: pairs.iter().enumerate().map(|(i, p)| self.sa(p, false, flow_id, conn(2 * i))).collect(),
                     outbound: pairs

@@ -87,6 +87,9 @@ fn block(out: &mut String, f: &FlowView, depth: Depth) -> std::fmt::Result {
     writeln!(out)?;
     writeln!(out, "     local crypto endpt.: {}, remote crypto endpt.: {}", f.local_addr, f.peer)?;
     writeln!(out, "     path mtu {}, media mtu {}", f.path_mtu, f.media_mtu)?;
+    if let Some(mtu) = f.plaintext_mtu.filter(|_| depth == Depth::Detail) {
+        writeln!(out, "     plaintext mtu {mtu}")?;
+    }
     writeln!(out, "     current outbound spi: {:X}", f.current_spi_out.map_or(0, |s| s.0))?;
     if depth == Depth::Identity {
         return Ok(());
@@ -106,12 +109,18 @@ fn sa(out: &mut String, s: &SaView, indent: usize, depth: Depth) -> std::fmt::Re
     let (a, b) = (" ".repeat(indent), " ".repeat(indent + 2));
     writeln!(out, "{a}spi: 0x{0:X}({0})", s.spi.0)?;
     writeln!(out, "{b}transform: {} ,", s.transform)?;
-    writeln!(out, "{b}in use settings ={{Tunnel, }}")?;
+    writeln!(out, "{b}in use settings ={{{:?}{}, }}", s.mode, if s.encap.is_some() { " UDP-Encaps" } else { "" })?;
     writeln!(out, "{b}slot: 0, conn id: {}, flow_id: {}, crypto map: {}", s.conn_id, s.flow_id, s.map)?;
     writeln!(out, "{b}sa timing: remaining key lifetime (k/sec): ({}/{})", limit(s.remaining_kb), limit(s.remaining_s))?;
     writeln!(out, "{b}IV size: {} bytes", s.iv_bytes)?;
     writeln!(out, "{b}replay detection support: {}", if s.replay_window > 0 { "Y" } else { "N" })?;
+    if s.esn {
+        writeln!(out, "{b}extended sequence number support: Y")?;
+    }
     if depth == Depth::Detail {
+        if let Some(e) = s.encap {
+            writeln!(out, "{b}UDP ports: local {}, remote {}", e.local_port, e.peer_port)?;
+        }
         writeln!(out, "{b}replay window: {} packets, sequence number: {}", s.replay_window, s.seq)?;
         if let Some(hi) = s.lease_hi {
             writeln!(out, "{b}sequence lease: up to {hi}, {} left", hi.saturating_sub(s.seq))?;
@@ -126,11 +135,16 @@ fn limit(left: Option<u64>) -> String {
 
 /// `ADDRESS/MASK/PROTOCOL/PORT`.
 fn ident(s: &Selector) -> String {
+    format!("{}/{}/{}", network(s), s.proto, s.port)
+}
+
+/// `ADDRESS/MASK`.
+pub(super) fn network(s: &Selector) -> String {
     let mask = match s.addr {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(s.prefix.min(32))).unwrap_or(0))),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(u128::MAX.checked_shl(128 - u32::from(s.prefix.min(128))).unwrap_or(0))),
     };
-    format!("{}/{mask}/{}/{}", s.addr, s.proto, s.port)
+    format!("{}/{mask}", s.addr)
 }
 
 /// `show crypto ipsec sa address`: by destination, then protocol.

@@ -3,6 +3,7 @@
 use crate::cli::command::MapFilter;
 use crate::config::Config;
 use crate::crypto::{CipherAlg, DhGroup, HashAlg};
+use crate::ike::AuthMethod;
 use crate::sad::Selector;
 use serde::Serialize;
 use std::fmt::Write;
@@ -17,6 +18,8 @@ pub struct PolicyView {
     pub encryption: &'static str,
     /// Hash, spelled out.
     pub hash: &'static str,
+    /// How the ends prove themselves, spelled out.
+    pub authentication: &'static str,
     /// Group number.
     pub group: u16,
     /// Its size in bits.
@@ -63,6 +66,12 @@ pub struct MapView {
     pub pfs: Option<u16>,
     /// Transform sets.
     pub transform_sets: Vec<String>,
+    /// IKEv2 profile.
+    pub ikev2_profile: Option<String>,
+    /// Version 1 may be spoken.
+    pub ikev1: bool,
+    /// Extended sequence numbers are offered.
+    pub esn: bool,
 }
 
 const fn encryption(alg: CipherAlg) -> &'static str {
@@ -118,6 +127,10 @@ pub(super) fn policy_views(config: &Config, number: Option<u32>) -> Vec<PolicyVi
             number: p.number,
             encryption: encryption(p.encryption),
             hash: hash(p.hash),
+            authentication: match p.authentication {
+                AuthMethod::PreShared => "Pre-Shared Key",
+                AuthMethod::Signature => "Rivest-Shamir-Adleman Signature",
+            },
             group: p.group.number(),
             group_bits: group_bits(p.group),
             lifetime_s: p.lifetime_s,
@@ -134,10 +147,10 @@ pub fn policies(list: &[PolicyView]) -> String {
             "Protection suite of priority {}\n\
              \x20       encryption algorithm:   {}\n\
              \x20       hash algorithm:         {}\n\
-             \x20       authentication method:  Pre-Shared Key\n\
+             \x20       authentication method:  {}\n\
              \x20       Diffie-Hellman group:   #{} ({} bit)\n\
              \x20       lifetime:               {} seconds, no volume limit\n",
-            p.number, p.encryption, p.hash, p.group, p.group_bits, p.lifetime_s
+            p.number, p.encryption, p.hash, p.authentication, p.group, p.group_bits, p.lifetime_s
         );
     }
     out
@@ -185,6 +198,9 @@ pub(super) fn map_views(config: &Config, filter: &MapFilter) -> Vec<MapView> {
             seconds: e.lifetime.seconds,
             pfs: e.pfs.map(DhGroup::number),
             transform_sets: e.transforms.iter().map(|t| t.name.clone()).collect(),
+            ikev2_profile: e.ikev2.as_ref().map(|p| p.name.clone()),
+            ikev1: e.ikev1,
+            esn: e.esn,
         })
         .collect()
 }
@@ -211,6 +227,9 @@ fn map(out: &mut String, m: &MapView) -> std::fmt::Result {
     for p in &m.peers {
         writeln!(out, "        Peer = {p}")?;
     }
+    if let Some(profile) = &m.ikev2_profile {
+        writeln!(out, "        IKEv2 Profile: {profile}{}", if m.ikev1 { ", or IKEv1" } else { "" })?;
+    }
     writeln!(out, "        Extended IP access list {}", m.match_address)?;
     for (local, remote) in &m.flows {
         writeln!(out, "            access-list {} permit {}", m.match_address, protocol(local.proto))?;
@@ -222,13 +241,16 @@ fn map(out: &mut String, m: &MapView) -> std::fmt::Result {
     }
     writeln!(out, "        Security-association lifetime: {} kilobytes/{} seconds", m.kilobytes, m.seconds)?;
     writeln!(out, "        PFS (Y/N): {}", if m.pfs.is_some() { "Y" } else { "N" })?;
+    if m.esn {
+        writeln!(out, "        ESN (Y/N): Y")?;
+    }
     if let Some(group) = m.pfs {
         writeln!(out, "        DH group:  group{group}")?;
     }
     writeln!(out, "        Transform sets={{ {}, }}", m.transform_sets.join(", "))
 }
 
-fn protocol(proto: u8) -> String {
+pub(super) fn protocol(proto: u8) -> String {
     match proto {
         0 => "ip".to_owned(),
         1 => "icmp".to_owned(),

@@ -2,24 +2,24 @@ use super::super::views::*;
 use super::*;
 use crate::config::{Config, parse};
 use crate::hsrp;
-use crate::id::{Epoch, IkeSaId, Spi};
+use crate::id::{Epoch, IkeSaId, IkeVersion, Spi};
 use crate::ike::IsakmpState;
 use crate::ports::{PathRole, ReasonCount};
-use crate::sad::Selector;
-use std::net::{IpAddr, Ipv4Addr};
+use crate::sad::{Mode, Selector};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// 13:00:16 on the guide's Tuesday, 1 October 2002, in UTC.
 const THEN: i64 = 1_033_477_216;
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(40, 0, 0, 1));
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 3, 1));
 
-struct Sample {
-    config: Config,
+pub(super) struct Sample {
+    pub(super) config: Config,
     status: HaStatus,
 }
 
 impl Sample {
-    fn new(status: HaStatus) -> Self {
+    pub(super) fn new(status: HaStatus) -> Self {
         let config =
             parse(include_str!("../../../../config/example-1.yaml"), "x", &mut |_| Ok(b"0123456789abcdef-unit-test".to_vec())).unwrap();
         Self { config, status }
@@ -34,6 +34,9 @@ impl Sample {
             map: "CMAP_1".to_owned(),
             remaining_kb: Some(4_607_999),
             remaining_s: Some(3510),
+            mode: Mode::Tunnel,
+            encap: None,
+            esn: false,
             iv_bytes: 16,
             replay_window: 1024,
             status: self.status,
@@ -83,8 +86,12 @@ impl StateSource for Sample {
         let id = |i: u64, r: u64| IkeSaId { initiator: i.to_be_bytes(), responder: r.to_be_bytes() };
         vec![
             IsakmpSaView {
+                version: IkeVersion::V1,
                 dst: VIP,
                 src: IpAddr::from([20, 3, 113, 1]),
+                local: SocketAddr::new(VIP, 500),
+                remote: SocketAddr::from(([20, 3, 113, 1], 500)),
+                initiator: false,
                 state: IsakmpState::QM_IDLE,
                 id: id(0x7968_85F3_62C3_295E, 0xFFAF_BACD_EED4_1AFF),
                 conn_id: 1,
@@ -92,13 +99,30 @@ impl StateSource for Sample {
                 remaining_s: 80_000,
             },
             IsakmpSaView {
+                version: IkeVersion::V1,
                 dst: VIP,
                 src: PEER,
+                local: SocketAddr::new(VIP, 500),
+                remote: SocketAddr::new(PEER, 500),
+                initiator: false,
                 state: IsakmpState::QM_IDLE,
                 id: id(0x5B78_D70F_3D80_ED01, 0x0000_0001_0000_00FF),
                 conn_id: 2,
                 status: HaStatus::Standby,
                 remaining_s: 80_000,
+            },
+            IsakmpSaView {
+                version: IkeVersion::V2,
+                dst: IpAddr::from([20, 0, 0, 9]),
+                src: VIP,
+                local: SocketAddr::new(VIP, 4500),
+                remote: SocketAddr::from(([20, 0, 0, 9], 1024)),
+                initiator: true,
+                state: IsakmpState::READY,
+                id: id(0x0102_0304_0506_0708, 0x1112_1314_1516_1718),
+                conn_id: 3,
+                status: HaStatus::Active,
+                remaining_s: 3661,
             },
         ]
     }
@@ -123,6 +147,7 @@ impl StateSource for Sample {
             recv_errors: 2,
             path_mtu: 1500,
             media_mtu: 1500,
+            plaintext_mtu: Some(1438),
             current_spi_out: Some(Spi(0x132E_D6AB)),
             inbound: vec![self.sa(0xD8C8_635F, 2006, 3)],
             outbound: vec![self.sa(0x132E_D6AB, 2007, 4)],
@@ -337,6 +362,7 @@ fn ipsec_as_the_guide_prints_it() {
         assert_eq!(text(&format!("show crypto ipsec sa {none}")), "", "{none}");
     }
     let detail = text("show crypto ipsec sa detail");
+    assert!(detail.contains("     path mtu 1500, media mtu 1500\n     plaintext mtu 1438\n"), "{detail}");
     assert!(detail.contains("sequence lease: up to 2000000, 1999923 left"), "{detail}");
     assert!(!text("show crypto ipsec sa identity").contains("esp sas"));
 }

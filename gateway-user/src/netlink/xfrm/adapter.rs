@@ -367,6 +367,7 @@ impl Xfrm for XfrmAdapter {
             let view = (kind == XFRM_MSG_NEWSA).then(|| view::sa_view(body)).flatten()?;
             // SPI 0: the placeholder of a packet that waits for an SA.
             let real = i32::from(view.proto) == libc::IPPROTO_ESP && view.spi.0 != 0 && (view.spi, view.dst) != (PROBE_SPI, PROBE_DST);
+            let [replay_window, replay, integrity_failed] = view.refused;
             real.then_some(SaDump {
                 spi: view.spi,
                 src: view.src,
@@ -377,6 +378,9 @@ impl Xfrm for XfrmAdapter {
                 bytes: view.bytes,
                 packets: view.packets,
                 age_s: now_s.saturating_sub(view.created_s),
+                integrity_failed,
+                replay,
+                replay_window,
             })
         });
         entries.map_err(|e| fail("XFRM_MSG_GETSA", "all SAs", e))

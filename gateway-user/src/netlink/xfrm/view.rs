@@ -91,6 +91,8 @@ pub struct SaView<'a> {
     pub created_s: u64,
     /// Hard limit in seconds from creation, 0 = none.
     pub hard_s: u64,
+    /// `struct xfrm_stats`: packets beyond the window, replayed, with a wrong check value.
+    pub refused: [u32; 3],
     /// Replay state.
     pub replay: Replay,
     attrs: &'a [u8],
@@ -115,6 +117,7 @@ pub fn sa_view(body: &[u8]) -> Option<SaView<'_>> {
         packets: f.u64(168),
         created_s: f.u64(176),
         hard_s: f.u64(136),
+        refused: [192, 196, 200].map(|at| f.u32(at)),
         replay: replay_of(Attrs::after(attrs, 0)),
         attrs,
     })
