@@ -1,5 +1,6 @@
 //! Engines against each other in virtual time, over a network that loses, repeats and reorders.
 
+mod aggressive;
 mod attack;
 mod basic;
 mod dpd;
