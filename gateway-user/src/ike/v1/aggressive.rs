@@ -139,6 +139,7 @@ impl Engine {
         let found = vendors.nat.map(|d| nat::read_path(&payloads, d, hash, header.id, local, peer)).transpose()?;
         if let Some(sa) = self.sas.get_mut(&handle) {
             sa.nat = found.unwrap_or_default();
+            sa.fragments = vendors.fragmentation;
         }
         self.learn_cookie(handle, header.id);
         self.main_compute(handle, MainState::AggressiveMakeKeys, false, Some(ke.to_vec()), now)

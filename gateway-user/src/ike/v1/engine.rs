@@ -1,7 +1,9 @@
 //! The engine: tables, demultiplexing, the calls of the daemon. The exchanges are in `v1`.
 
-use super::message::{Exchange, Header, flag};
+use super::fragments::Fragments;
+use super::message::{Exchange, Header, PayloadKind, flag};
 use super::nat::KEEPALIVE;
+use super::phase1::Refuse;
 use super::timer::{Timer, Timers};
 use super::{Child, FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Up, Want};
 use crate::crypto::Secret;
@@ -57,6 +59,7 @@ pub struct Engine {
     pub(super) outbound: HashMap<(PairKey, Spi), Spi>,
     /// The pair that carries a flow.
     pub(super) flows: HashMap<FlowKey, Spi>,
+    pub(super) fragments: Fragments,
     pub(super) timers: Timers,
     pub(super) jobs: VecDeque<Job>,
     pub(super) job_targets: HashMap<u64, JobTarget>,
@@ -89,6 +92,7 @@ impl Engine {
             children: HashMap::new(),
             outbound: HashMap::new(),
             flows: HashMap::new(),
+            fragments: Fragments::default(),
             timers: Timers::default(),
             jobs: VecDeque::new(),
             job_targets: HashMap::new(),
@@ -139,11 +143,24 @@ impl Engine {
             Ok(header) => header,
             Err(fault) => return self.refuse(from, fault.reason(), format!("{fault:?}")),
         };
-        match header.exchange {
-            Exchange::Main | Exchange::Aggressive => self.phase_1_datagram(from, to, &header, bytes, now),
-            Exchange::Quick | Exchange::Informational => self.phase_2_datagram(from, to, &header, bytes, now),
+        if header.next == PayloadKind::Fragment.number() {
+            match self.fragment(from, to, &header, bytes, now) {
+                Ok(Some((header, whole))) => self.message(from, to, &header, &whole, now),
+                Ok(None) => {}
+                Err(Refuse(reason, detail)) => self.refuse(from, reason, detail),
+            }
+        } else {
+            self.message(from, to, &header, bytes, now);
         }
         self.flush(now);
+    }
+
+    /// A whole message.
+    fn message(&mut self, from: SocketAddr, to: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
+        match header.exchange {
+            Exchange::Main | Exchange::Aggressive => self.phase_1_datagram(from, to, header, bytes, now),
+            Exchange::Quick | Exchange::Informational => self.phase_2_datagram(from, to, header, bytes, now),
+        }
     }
 
     fn phase_2_datagram(&mut self, from: SocketAddr, to: SocketAddr, header: &Header, bytes: &[u8], now: Instant) {
@@ -288,6 +305,7 @@ impl Engine {
             let Some(timer) = self.timers.pop(now) else { break };
             match timer {
                 Timer::HalfOpen(h) => self.main_too_old(h, now),
+                Timer::Fragments(h) => self.fragments_too_old(h, now),
                 Timer::Retransmit(h) => self.main_retransmit(h, now),
                 Timer::Soft(h) => self.isakmp_soft(h, now),
                 // Both ends know the lifetime. A Delete could make the peer drop the child pairs as well.
@@ -383,8 +401,10 @@ impl Engine {
     }
 
     pub(super) fn transmit(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        let payload = if from.port() == NAT_T_PORT { [&NON_ESP_MARKER[..], &payload].concat() } else { payload };
-        self.transmit_raw(from, to, payload);
+        let marked = |payload: Vec<u8>| if from.port() == NAT_T_PORT { [&NON_ESP_MARKER[..], &payload].concat() } else { payload };
+        for piece in self.in_pieces(&payload).unwrap_or_else(|| vec![payload]) {
+            self.transmit_raw(from, to, marked(piece));
+        }
     }
 
     /// Sends bytes that are no IKE message.

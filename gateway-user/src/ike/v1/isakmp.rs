@@ -326,12 +326,19 @@ impl Engine {
             self.quicks.remove(&(handle, message_id));
             self.timers.clear(Timer::Quick(handle, message_id));
         }
-        for timer in [Timer::HalfOpen(handle), Timer::Retransmit(handle), Timer::Soft(handle), Timer::Hard(handle), Timer::Overlap(handle)]
-        {
+        for timer in [
+            Timer::HalfOpen(handle),
+            Timer::Retransmit(handle),
+            Timer::Soft(handle),
+            Timer::Hard(handle),
+            Timer::Overlap(handle),
+            Timer::Fragments(handle),
+        ] {
             self.timers.clear(timer);
         }
         self.drop_jobs(JobTarget::Main(handle));
         self.dirty.remove(&handle);
+        self.fragments.forget(handle);
         self.tidy_pair(sa.pair());
     }
 }

@@ -90,6 +90,7 @@ impl Engine {
         main.seen = Some(digest(bytes));
         if let Some(sa) = self.sas.get_mut(&handle) {
             sa.nat.dialect = vendors.nat;
+            sa.fragments = vendors.fragmentation;
         }
         self.learn_cookie(handle, header.id);
         self.main_compute(handle, MainState::MakeKe, true, None, now)

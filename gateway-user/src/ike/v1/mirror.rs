@@ -60,6 +60,7 @@ impl Engine {
         self.job_targets.clear();
         self.transmits.clear();
         self.dirty.clear();
+        self.fragments.clear();
     }
 
     /// Mirrors one record of the active node (or of our own earlier life).

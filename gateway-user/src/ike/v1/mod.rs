@@ -5,6 +5,7 @@ mod child;
 mod crypt;
 mod dpd;
 mod engine;
+mod fragments;
 mod informational;
 mod isakmp;
 pub mod keymat;

@@ -157,8 +157,9 @@ impl Engine {
     pub(super) fn begin_response(&mut self, from: SocketAddr, to: SocketAddr, id: IkeSaId, main: Main, now: Instant) -> Handle {
         let handle = self.new_handle();
         let nat = Nat { dialect: main.vendors.nat, ..Nat::default() };
+        let fragments = main.vendors.fragmentation;
         let stage = Stage::Main(Box::new(main));
-        let sa = Sa { id, local: to, peer: from, initiator: false, nat, first_from: Some(from), born: now, stage };
+        let sa = Sa { id, local: to, peer: from, initiator: false, nat, fragments, first_from: Some(from), born: now, stage };
         self.sas.insert(handle, sa);
         self.by_id.insert(id, handle);
         self.by_first.insert((from, id.initiator), handle);
@@ -288,7 +289,10 @@ impl Engine {
         let state = if aggressive { MainState::AggressiveMakeKe } else { MainState::WaitSa };
         let main = Main { offer: Some(offer), policies, sai, replaces, ..Main::new(state, now) };
         let stage = Stage::Main(Box::new(main));
-        self.sas.insert(handle, Sa { id, local, peer, initiator: true, nat: Nat::default(), first_from: None, born: now, stage });
+        self.sas.insert(
+            handle,
+            Sa { id, local, peer, initiator: true, nat: Nat::default(), fragments: false, first_from: None, born: now, stage },
+        );
         self.by_id.insert(id, handle);
         if let Some(p) = self.pairs.get_mut(&pair) {
             p.starting = Some(handle);

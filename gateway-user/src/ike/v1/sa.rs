@@ -76,6 +76,8 @@ pub(in crate::ike) struct Sa {
     pub(in crate::ike) initiator: bool,
     /// What stands between us and the peer.
     pub(in crate::ike) nat: Nat,
+    /// Both ends take messages in pieces.
+    pub(super) fragments: bool,
     /// Responder: where the peer's first message came from. It repeats it from there.
     pub(super) first_from: Option<SocketAddr>,
     /// When main mode began (or the state was imported).

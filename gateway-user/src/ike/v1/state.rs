@@ -32,6 +32,7 @@ const FLAG_DPD_SEEN: u8 = 4;
 const FLAG_REPLACED: u8 = 8;
 const FLAG_LAST_MAIN: u8 = 16;
 const FLAG_CONTACTED: u8 = 32;
+const FLAG_FRAGMENTS: u8 = 64;
 const NAT_US: u8 = 1;
 const NAT_PEER: u8 = 2;
 
@@ -145,6 +146,7 @@ impl Engine {
             (up.replaced, FLAG_REPLACED),
             (up.last_main.is_some(), FLAG_LAST_MAIN),
             (up.contacted, FLAG_CONTACTED),
+            (sa.fragments, FLAG_FRAGMENTS),
         ];
         w.u8(VERSION).u8(flags.iter().filter(|(set, _)| *set).map(|(_, f)| f).sum());
         w.bytes(&sa.id.initiator).bytes(&sa.id.responder);
@@ -267,7 +269,8 @@ pub(in crate::ike) fn decode(body: &[u8], config: &Arc<IkeConfig>, now: Instant)
         contacted: flags & FLAG_CONTACTED != 0,
     };
     let initiator = flags & FLAG_INITIATOR != 0;
-    let sa = Sa { id, local, peer, initiator, nat, first_from: None, born: up_at, stage: Stage::Up(Box::new(up)) };
+    let fragments = flags & FLAG_FRAGMENTS != 0;
+    let sa = Sa { id, local, peer, initiator, nat, fragments, first_from: None, born: up_at, stage: Stage::Up(Box::new(up)) };
     let count = usize::from(r.u16("quick mode count")?);
     if count > QUICKS_MAX {
         return Err(DecodeError::Length { field: "quick mode count", got: count });

@@ -10,6 +10,8 @@ use std::time::Instant;
 pub(super) enum Timer {
     /// A phase 1 that did not end in time.
     HalfOpen(Handle),
+    /// Forget the pieces of a message that did not become whole.
+    Fragments(Handle),
     /// Send the last phase 1 message again.
     Retransmit(Handle),
     /// Rekey an ISAKMP SA.
@@ -34,6 +36,7 @@ impl Timer {
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::HalfOpen(_) => "half-open age",
+            Self::Fragments(_) => "fragment age",
             Self::Retransmit(_) => "phase 1 retransmission",
             Self::Soft(_) => "ISAKMP rekey",
             Self::Hard(_) => "ISAKMP lifetime",

@@ -45,6 +45,8 @@ pub enum PayloadKind {
     NatDiscoveryDraft,
     /// NAT-OA of the drafts.
     NatOriginalDraft,
+    /// Piece of a message (Cisco).
+    Fragment,
 }
 
 impl PayloadKind {
@@ -67,6 +69,7 @@ impl PayloadKind {
             21 => Self::NatOriginal,
             130 => Self::NatDiscoveryDraft,
             131 => Self::NatOriginalDraft,
+            132 => Self::Fragment,
             _ => return None,
         })
     }
@@ -90,6 +93,7 @@ impl PayloadKind {
             Self::NatOriginal => 21,
             Self::NatDiscoveryDraft => 130,
             Self::NatOriginalDraft => 131,
+            Self::Fragment => 132,
         }
     }
 }
@@ -224,6 +228,7 @@ impl PayloadKind {
             Self::Vendor => "VID payload",
             Self::NatDiscovery | Self::NatDiscoveryDraft => "NAT-D payload",
             Self::NatOriginal | Self::NatOriginalDraft => "NAT-OA payload",
+            Self::Fragment => "fragment payload",
         }
     }
 }

@@ -10,6 +10,19 @@ pub fn is_dpd_vendor(body: &[u8]) -> bool {
     body.len() == VENDOR_DPD.len() && body[..15] == VENDOR_DPD[..15]
 }
 
+/// Cisco's fragmentation: MD5 of FRAGMENTATION and the capability bits (here: of identity protection and quick mode).
+pub const VENDOR_FRAGMENTATION: [u8; 20] =
+    [0x40, 0x48, 0xb7, 0xd5, 0x6e, 0xbc, 0xe8, 0x85, 0x25, 0xe7, 0xde, 0x7f, 0x00, 0xd6, 0xc2, 0xd3, 0x80, 0, 0, 0];
+
+/// True for the fragmentation vendor ID, with capability bits that include ours or without any.
+pub fn is_fragmentation_vendor(body: &[u8]) -> bool {
+    match body.strip_prefix(&VENDOR_FRAGMENTATION[..16]) {
+        Some([]) => true,
+        Some([bits, _, _, _]) => bits & 0x80 != 0,
+        _ => false,
+    }
+}
+
 /// Which text of NAT traversal is spoken; later ones are preferred.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum NatDialect {
@@ -59,6 +72,8 @@ impl NatDialect {
 pub struct Vendors {
     /// Dead peer detection (RFC 3706).
     pub dpd: bool,
+    /// Messages in pieces.
+    pub fragmentation: bool,
     /// NAT traversal: the preferred dialect of those named.
     pub nat: Option<NatDialect>,
 }
@@ -69,6 +84,7 @@ impl Vendors {
         let mut found = Self::default();
         for body in payloads.all(PayloadKind::Vendor) {
             found.dpd |= is_dpd_vendor(body);
+            found.fragmentation |= is_fragmentation_vendor(body);
             found.nat = found.nat.max(NatDialect::ALL.into_iter().find(|d| d.vendor() == body));
         }
         found
@@ -76,7 +92,7 @@ impl Vendors {
 
     /// Everything we can do, as the first message of an exchange announces it.
     pub fn announce(chain: &mut Chain, nat: bool) {
-        chain.push(PayloadKind::Vendor, &VENDOR_DPD);
+        chain.push(PayloadKind::Vendor, &VENDOR_DPD).push(PayloadKind::Vendor, &VENDOR_FRAGMENTATION);
         for dialect in NatDialect::ALL.into_iter().filter(|_| nat) {
             chain.push(PayloadKind::Vendor, &dialect.vendor());
         }
@@ -85,6 +101,9 @@ impl Vendors {
     /// Our part of what the peer announced, as the answer to its first message has it: never longer than what was asked.
     pub fn answer(self, chain: &mut Chain) {
         chain.push(PayloadKind::Vendor, &VENDOR_DPD);
+        if self.fragmentation {
+            chain.push(PayloadKind::Vendor, &VENDOR_FRAGMENTATION);
+        }
         if let Some(dialect) = self.nat {
             chain.push(PayloadKind::Vendor, &dialect.vendor());
         }
@@ -111,11 +130,20 @@ mod tests {
         c.push(PayloadKind::Vendor, &NatDialect::Draft02.vendor()).push(PayloadKind::Vendor, b"someone's extension");
         c.push(PayloadKind::Vendor, &NatDialect::Rfc.vendor()).push(PayloadKind::Vendor, &NatDialect::Draft03.vendor());
         let p = Payloads::decode(c.first(), c.bytes()).unwrap();
-        assert_eq!(Vendors::read(&p), Vendors { dpd: false, nat: Some(NatDialect::Rfc) });
+        assert_eq!(Vendors::read(&p), Vendors { dpd: false, fragmentation: false, nat: Some(NatDialect::Rfc) });
         let mut all = Chain::new();
         Vendors::announce(&mut all, true);
         let p = Payloads::decode(all.first(), all.bytes()).unwrap();
-        assert_eq!(Vendors::read(&p), Vendors { dpd: true, nat: Some(NatDialect::Rfc) });
+        assert_eq!(Vendors::read(&p), Vendors { dpd: true, fragmentation: true, nat: Some(NatDialect::Rfc) });
+    }
+
+    #[test]
+    fn fragmentation_with_and_without_capability_bits() {
+        assert_eq!(VENDOR_FRAGMENTATION[..16], HashAlg::Md5.digest(&[b"FRAGMENTATION"]));
+        let with = |bits: &[u8]| [&VENDOR_FRAGMENTATION[..16], bits].concat();
+        assert!(is_fragmentation_vendor(&VENDOR_FRAGMENTATION) && is_fragmentation_vendor(&with(&[])));
+        assert!(is_fragmentation_vendor(&with(&[0xc0, 0, 0, 0])));
+        assert!(!is_fragmentation_vendor(&with(&[0x40, 0, 0, 0])) && !is_fragmentation_vendor(&with(&[0x80])));
     }
 
     #[test]

@@ -147,6 +147,7 @@ fn headers_of_other_protocols_and_exchanges() {
         (17, 0x20, "header_version"),
         (16, 33, "unknown_payload"),
         (16, 133, "unknown_payload"),
+        (16, 132, "fragment_unexpected"),
         (19, 0x80, "header_flags"),
         (27, 1, "header_length"),
     ] {

@@ -5,6 +5,7 @@ mod attack;
 mod basic;
 mod dpd;
 mod failover;
+mod fragments;
 mod nat;
 mod net;
 mod rekey;
