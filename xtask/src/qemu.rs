@@ -11,16 +11,51 @@ const KERNEL_PACKAGE: &str = "linux-image-amd64";
 /// Modules the boot needs before the root is there.
 const BOOT_MODULES: [&str; 3] = ["virtio_pci", "9pnet_virtio", "9p"];
 
+/// QEMU as installed, or unpacked beside the build.
+const QEMU: &str = "usr/bin/qemu-system-x86_64";
+/// Debian's package of it.
+const QEMU_PACKAGE: &str = "qemu-system-x86";
+/// Folders of an unpacked QEMU with its firmware.
+const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+
 /// Packages that are not here, with the reason.
 pub fn missing_packages() -> Vec<(&'static str, &'static str)> {
-    [
-        ("/usr/bin/qemu-system-x86_64", "qemu-system-x86", "runs the guest kernel"),
-        ("/usr/bin/busybox", "busybox-static", "first programs of the guest"),
-    ]
-    .into_iter()
-    .filter(|(file, _, _)| !Path::new(file).exists() && !Path::new(&file.replacen("/usr", "", 1)).exists())
-    .map(|(_, package, why)| (package, why))
-    .collect()
+    let here = ["/usr/bin/busybox", "/bin/busybox"].into_iter().any(|file| Path::new(file).exists());
+    if here { Vec::new() } else { vec![("busybox-static", "first programs of the guest")] }
+}
+
+/// Root of the QEMU to use: `/`, or the folder it was unpacked to.
+fn qemu_root(root: &Path) -> Option<PathBuf> {
+    [PathBuf::from("/"), target(root).join("guest-qemu")].into_iter().find(|base| base.join(QEMU).exists())
+}
+
+/// Fetches QEMU and the libraries it lacks, and unpacks them: an installation may want to remove packages of this machine.
+fn prepare_qemu(root: &Path) -> Result<()> {
+    if qemu_root(root).is_some() {
+        return Ok(());
+    }
+    let plan = || Command::new("apt-get").args(["install", "-s", "-q", "--no-install-recommends", QEMU_PACKAGE]).output().context("apt-get");
+    let mut out = plan()?;
+    if !out.status.success() {
+        run_quiet(Command::new("apt-get").args(["-q", "update"]))?;
+        out = plan()?;
+    }
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let packages: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("Inst ")?.split(' ').next()).collect();
+    ensure!(packages.contains(&QEMU_PACKAGE), "apt-get finds no {QEMU_PACKAGE}: {}", String::from_utf8_lossy(&out.stderr).trim());
+    let dir = target(root).join("guest-qemu.part");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir)?;
+    say(&format!("fetching {QEMU_PACKAGE} and {} packages it needs: unpacked beside the build and not installed", packages.len() - 1));
+    run_quiet(Command::new("apt-get").current_dir(&dir).args(["-q", "download"]).args(&packages))?;
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(&dir)?.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "deb")).collect();
+    for file in files {
+        run_quiet(Command::new("dpkg").arg("-x").arg(&file).arg(&dir))?;
+        std::fs::remove_file(&file)?;
+    }
+    ensure!(dir.join(QEMU).exists(), "{QEMU_PACKAGE} holds no {QEMU}");
+    std::fs::rename(&dir, target(root).join("guest-qemu")).context("guest-qemu")
 }
 
 fn kernel_dir(root: &Path) -> PathBuf {
@@ -40,8 +75,9 @@ fn modules(root: &Path) -> Result<(PathBuf, String)> {
     anyhow::bail!("no kernel in {}", dir.display())
 }
 
-/// Fetches and unpacks a kernel package beside the build, without installing it.
+/// Fetches and unpacks QEMU and a kernel package beside the build, without installing them.
 pub fn prepare(root: &Path) -> Result<()> {
+    prepare_qemu(root)?;
     if modules(root).is_ok() {
         return Ok(());
     }
@@ -68,7 +104,15 @@ pub fn command(root: &Path, dir: &Path, init: &Path, job_file: &Path) -> Result<
     std::fs::write(&initrd, initrd_archive(&base, &version, dir, init, job_file)?)?;
     let kernel = kernel_dir(root).join(format!("boot/vmlinuz-{version}"));
     ensure!(kernel.exists(), "{} is missing", kernel.display());
-    let mut command = Command::new("qemu-system-x86_64");
+    let qemu = qemu_root(root).context("QEMU is not here")?;
+    let mut command = Command::new(qemu.join(QEMU));
+    if qemu != Path::new("/") {
+        let libraries = qemu.join("usr/lib/x86_64-linux-gnu");
+        command.env("LD_LIBRARY_PATH", &libraries);
+        for firmware in FIRMWARE {
+            command.arg("-L").arg(qemu.join(firmware));
+        }
+    }
     command.args(["-accel", "tcg,thread=multi", "-M", "q35", "-m", "2048", "-smp", "2"]);
     // cmpxchg16b as QEMU emulates it crashes the kernel now and then.
     command.args(["-cpu", "max,-cx16", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio", "-monitor", "none"]);
