@@ -164,7 +164,10 @@ pub fn run(root: &Path, kernel: Kernel, dir: &Path, commands: Vec<JobCommand>, l
     }
     let job = Job {
         dir,
-        modules: (kernel == Kernel::Uml).then(|| PathBuf::from(UML_MODULES)),
+        modules: Some(match kernel {
+            Kernel::Uml => PathBuf::from(UML_MODULES),
+            Kernel::Qemu | Kernel::Machine => qemu::modules_dir(root)?,
+        }),
         hostfs: kernel == Kernel::Uml,
         commands: &commands,
     };

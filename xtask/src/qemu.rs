@@ -34,7 +34,8 @@ fn prepare_qemu(root: &Path) -> Result<()> {
     if qemu_root(root).is_some() {
         return Ok(());
     }
-    let plan = || Command::new("apt-get").args(["install", "-s", "-q", "--no-install-recommends", QEMU_PACKAGE]).output().context("apt-get");
+    let plan =
+        || Command::new("apt-get").args(["install", "-s", "-q", "--no-install-recommends", QEMU_PACKAGE]).output().context("apt-get");
     let mut out = plan()?;
     if !out.status.success() {
         run_quiet(Command::new("apt-get").args(["-q", "update"]))?;
@@ -73,6 +74,11 @@ fn modules(root: &Path) -> Result<(PathBuf, String)> {
         }
     }
     anyhow::bail!("no kernel in {}", dir.display())
+}
+
+/// Folder of the guest kernel's modules by version.
+pub fn modules_dir(root: &Path) -> Result<PathBuf> {
+    Ok(modules(root)?.0.join("lib/modules"))
 }
 
 /// Fetches and unpacks QEMU and a kernel package beside the build, without installing them.

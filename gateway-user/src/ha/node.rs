@@ -18,24 +18,24 @@
 
 use crate::id::Epoch;
 use crate::ports::PathRole;
-use crate::ssp::{Hello, Message, Role};
+use crate::ssp::{Message, Role};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How long a restarted active waits for its partner's word before it goes on alone.
 pub(super) const ADOPT_WAIT: Duration = Duration::from_millis(150);
 /// How long a node that is not ready waits before it takes over without state, when nobody else is there.
-const COLD_WAIT: Duration = Duration::from_secs(2);
+pub(super) const COLD_WAIT: Duration = Duration::from_secs(2);
 /// How long a restarted active waits for a partner that still holds its state, before it makes new SAs in place of those it cannot account for.
 pub(super) const STATE_WAIT: Duration = Duration::from_secs(2);
 /// How long a node that its partner relieved unasked does not take over from it while the partner's session says that it is active.
-const RELIEVED: Duration = Duration::from_secs(30);
+pub(super) const RELIEVED: Duration = Duration::from_secs(30);
 /// A rival that was heard so long before the partner's session broke may have broken it: it took over, and does not know any more that it did.
-const RIVAL_MEMORY: Duration = Duration::from_secs(10);
+pub(super) const RIVAL_MEMORY: Duration = Duration::from_secs(10);
 /// How long an armed node waits for `HandoverGo`, and a draining or preparing one for its answer.
-const HANDOVER_WAIT: Duration = Duration::from_secs(1);
+pub(super) const HANDOVER_WAIT: Duration = Duration::from_secs(1);
 /// How long a node that handed over lets packets out that were inside already.
-const DRAIN: Duration = Duration::from_millis(20);
+pub(super) const DRAIN: Duration = Duration::from_millis(20);
 
 /// State of the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -125,15 +125,15 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug)]
-struct Partner {
-    role: Role,
-    epoch: Epoch,
-    has_state: bool,
-    ready: bool,
+pub(super) struct Partner {
+    pub(super) role: Role,
+    pub(super) epoch: Epoch,
+    pub(super) has_state: bool,
+    pub(super) ready: bool,
     /// It was sent a snapshot under this session.
-    given: bool,
+    pub(super) given: bool,
     /// It was asked for our own state.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 /// Inputs that are fixed for the life of the node.
@@ -150,36 +150,36 @@ pub struct NodeConfig {
 /// The decision core.
 #[derive(Debug)]
 pub struct Node {
-    config: NodeConfig,
-    state: NodeState,
-    epoch: Epoch,
+    pub(super) config: NodeConfig,
+    pub(super) state: NodeState,
+    pub(super) epoch: Epoch,
     /// Epoch of the complete state this node holds (own or mirrored).
-    has_state: bool,
+    pub(super) has_state: bool,
     /// Complete snapshot received in this session.
-    synced: bool,
-    partner: Option<Partner>,
+    pub(super) synced: bool,
+    pub(super) partner: Option<Partner>,
     /// Configuration difference found with the partner.
-    difference: Option<String>,
-    links_up: bool,
+    pub(super) difference: Option<String>,
+    pub(super) links_up: bool,
     /// The partner acknowledged state of ours.
-    competitor: bool,
-    proposal: Option<(&'static str, Instant)>,
-    not_ready_since: Option<Instant>,
-    deadline: Option<(Instant, Deadline)>,
-    heard_active: bool,
+    pub(super) competitor: bool,
+    pub(super) proposal: Option<(&'static str, Instant)>,
+    pub(super) not_ready_since: Option<Instant>,
+    pub(super) deadline: Option<(Instant, Deadline)>,
+    pub(super) heard_active: bool,
     /// While active: when the partner was last heard to call itself active too, in contact that has not said anything about it.
-    rival: Option<Instant>,
-    eligible: Option<bool>,
-    commands: VecDeque<Command>,
-    switching: bool,
+    pub(super) rival: Option<Instant>,
+    pub(super) eligible: Option<bool>,
+    pub(super) commands: VecDeque<Command>,
+    pub(super) switching: bool,
     /// Until when a partner that took over unasked is left alone.
-    relieved_until: Option<Instant>,
+    pub(super) relieved_until: Option<Instant>,
     /// Epoch that was handed to the partner.
-    handed: Epoch,
+    pub(super) handed: Epoch,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Deadline {
+pub(super) enum Deadline {
     Adopt,
     State,
     Cold,
@@ -310,20 +310,20 @@ impl Node {
         }
     }
 
-    fn enter(&mut self, to: NodeState, cause: &'static str) {
+    pub(super) fn enter(&mut self, to: NodeState, cause: &'static str) {
         let from = self.state;
         self.state = to;
         self.commands.push_back(Command::Log { from, to, cause, epoch: self.epoch });
     }
 
-    fn announce_state(&mut self) {
+    pub(super) fn announce_state(&mut self) {
         if self.partner.is_some() {
             let message = Message::State { role: self.role(), epoch: self.epoch, ready: self.ready() };
             self.commands.push_back(Command::Send(message));
         }
     }
 
-    fn update_eligible(&mut self, now: Instant) {
+    pub(super) fn update_eligible(&mut self, now: Instant) {
         // Neither node is active, and the partner holds what this one lacks.
         if self.state == NodeState::Standby
             && !self.has_state
@@ -354,15 +354,15 @@ impl Node {
         }
     }
 
-    fn cold_allowed(&self, now: Instant) -> bool {
+    pub(super) fn cold_allowed(&self, now: Instant) -> bool {
         self.partner_role() != Some(Role::Active) && self.not_ready_since.is_some_and(|s| now >= s + COLD_WAIT)
     }
 
-    fn partner_state(&mut self) {
+    pub(super) fn partner_state(&mut self) {
         self.commands.push_back(Command::PartnerState { competitor: self.competitor, contact: self.partner.is_some() });
     }
 
-    fn become_standby(&mut self, cause: &'static str, resign: bool, now: Instant) {
+    pub(super) fn become_standby(&mut self, cause: &'static str, resign: bool, now: Instant) {
         self.deadline = None;
         self.proposal = None;
         self.rival = None;
@@ -382,7 +382,7 @@ impl Node {
         self.announce_state();
     }
 
-    fn take_over(&mut self, cause: &'static str, now: Instant) {
+    pub(super) fn take_over(&mut self, cause: &'static str, now: Instant) {
         self.deadline = None;
         self.proposal = None;
         self.heard_active = false;
@@ -410,7 +410,7 @@ impl Node {
         self.update_eligible(now);
     }
 
-    fn adopt(&mut self, cause: &'static str, now: Instant) {
+    pub(super) fn adopt(&mut self, cause: &'static str, now: Instant) {
         self.deadline = None;
         self.enter(NodeState::Active, cause);
         self.commands.push_back(Command::SetRole { role: PathRole::Active, epoch: self.epoch });
@@ -432,7 +432,7 @@ impl Node {
     }
 
     /// An active without its own state takes the partner's mirror of it, which is all that is left; otherwise the partner gets a snapshot.
-    fn restore_or_snapshot(&mut self, holder: bool) {
+    pub(super) fn restore_or_snapshot(&mut self, holder: bool) {
         if let Some(p) = self.partner.as_mut().filter(|_| !self.has_state && holder) {
             p.asked = true;
             self.commands.push_back(Command::Send(Message::ResyncRequest { client: None, peer: None }));
@@ -442,7 +442,7 @@ impl Node {
         self.snapshot();
     }
 
-    fn renew_orphans(&mut self) {
+    pub(super) fn renew_orphans(&mut self) {
         if !std::mem::replace(&mut self.has_state, true) {
             self.commands.push_back(Command::RenewOrphans);
         }
@@ -551,225 +551,6 @@ impl Node {
         }
         self.update_eligible(now);
         self.announce_state();
-    }
-
-    /// The SSP channel is authenticated and the partner said hello. `difference`: first configuration item that differs.
-    pub fn handle_hello(&mut self, hello: &Hello, difference: Option<String>, now: Instant) {
-        self.difference = difference;
-        self.synced = false;
-        self.partner =
-            Some(Partner { role: hello.role, epoch: hello.epoch, has_state: hello.has_state, ready: false, given: false, asked: false });
-        if !hello.has_state {
-            self.competitor = false;
-        }
-        match self.state {
-            NodeState::Init => {}
-            NodeState::Adopting => {
-                if hello.epoch > self.epoch || (hello.role == Role::Active && (hello.epoch == self.epoch && !self.config.wins_ties)) {
-                    self.epoch = self.epoch.max(hello.epoch);
-                    self.has_state = false;
-                    self.become_standby("the partner is active under a newer epoch", false, now);
-                } else {
-                    self.adopt("the partner agrees", now);
-                }
-            }
-            NodeState::Active => {
-                let partner_wins =
-                    hello.role == Role::Active && (hello.epoch > self.epoch || (hello.epoch == self.epoch && !self.config.wins_ties));
-                if partner_wins {
-                    self.epoch = self.epoch.max(hello.epoch);
-                    self.has_state = false;
-                    self.become_standby("the partner owns a newer epoch", false, now);
-                } else {
-                    if hello.epoch > self.epoch {
-                        // It owned a newer epoch and yielded before it could tell: ours must be the highest again.
-                        self.commands.push_back(Command::Contested);
-                        self.epoch = Epoch(hello.epoch.0 + 1);
-                        self.commands.push_back(Command::SetRole { role: PathRole::Active, epoch: self.epoch });
-                    }
-                    self.partner_state();
-                    if hello.role != Role::Active {
-                        self.restore_or_snapshot(hello.has_state);
-                    }
-                }
-            }
-            NodeState::Standby | NodeState::Armed | NodeState::Draining => {
-                self.epoch = self.epoch.max(hello.epoch);
-            }
-        }
-        self.announce_state();
-        self.update_eligible(now);
-    }
-
-    /// The session is gone.
-    pub fn handle_down(&mut self, now: Instant) {
-        if self.partner.take().is_none() {
-            return;
-        }
-        self.synced = false;
-        self.difference = None;
-        if self.rival.take().is_some_and(|at| now < at + RIVAL_MEMORY) && self.state == NodeState::Active {
-            self.commands.push_back(Command::Contested);
-        }
-        self.partner_state();
-        if matches!(self.deadline, Some((_, Deadline::Prepare))) {
-            self.deadline = None;
-            self.commands.push_back(Command::Contested);
-            self.finish_switchover(Err("the partner went away".into()));
-        }
-        self.update_eligible(now);
-    }
-
-    /// A partner that may have received our snapshot may take over from it: it competes for numbers from now on, acknowledged or not.
-    fn snapshot(&mut self) {
-        if let Some(p) = &mut self.partner {
-            p.given = true;
-            p.has_state = true;
-        }
-        self.commands.push_back(Command::SendSnapshot);
-        self.competitor = true;
-    }
-
-    /// A complete snapshot was received and applied.
-    pub fn handle_snapshot_complete(&mut self, epoch: Epoch, now: Instant) {
-        self.epoch = self.epoch.max(epoch);
-        self.synced = true;
-        self.has_state = true;
-        if let Some(p) = &mut self.partner {
-            p.asked = false;
-        }
-        if matches!(self.deadline, Some((_, Deadline::State))) {
-            self.deadline = None;
-        }
-        if self.state == NodeState::Active {
-            // A restarted active got its own state back; the partner gets a fresh snapshot under this session.
-            self.snapshot();
-        }
-        self.announce_state();
-        self.update_eligible(now);
-    }
-
-    /// The partner's role or epoch changed.
-    pub fn handle_state(&mut self, role: Role, epoch: Epoch, ready: bool, now: Instant) {
-        let Some(p) = self.partner.as_mut() else { return };
-        let became_active = role == Role::Active && p.role != Role::Active;
-        let given = p.given && !(role == Role::Standby && p.role == Role::Active);
-        // An empty snapshot must not meet the mirror that was asked for.
-        let waits = p.asked && !self.has_state;
-        p.role = role;
-        p.epoch = epoch;
-        p.ready = ready;
-        if role == Role::Standby {
-            self.rival = None;
-        }
-        match self.state {
-            NodeState::Active | NodeState::Adopting => {
-                if role == Role::Active && (epoch > self.epoch || (epoch == self.epoch && !self.config.wins_ties)) {
-                    self.epoch = epoch;
-                    self.has_state = false;
-                    self.synced = false;
-                    self.relieved_until = Some(now + RELIEVED);
-                    self.become_standby("the partner took over under a newer epoch", false, now);
-                } else if role == Role::Standby && self.state == NodeState::Active && !given && !waits {
-                    self.renew_orphans();
-                    self.snapshot();
-                }
-            }
-            NodeState::Draining | NodeState::Init => {}
-            NodeState::Standby | NodeState::Armed => {
-                if became_active {
-                    self.synced = false;
-                    if epoch > self.epoch {
-                        self.epoch = epoch;
-                        self.commands.push_back(Command::SetRole { role: PathRole::Standby, epoch });
-                    }
-                }
-            }
-        }
-        self.update_eligible(now);
-    }
-
-    /// The operator asks for a planned hand-over to the partner.
-    pub fn handle_switchover(&mut self, now: Instant) -> Result<(), String> {
-        if self.state != NodeState::Active {
-            return Err(format!("this node is {:?}, not active: ask the active one", self.state));
-        }
-        if self.switching {
-            return Err("a switchover is under way".into());
-        }
-        if !self.has_state {
-            return Err("this node restarted and does not have its state back yet: try again in a few seconds".into());
-        }
-        let Some(p) = &self.partner else {
-            return Err("the partner is not connected (see `gateway show ssp peers`)".into());
-        };
-        if !p.ready || !self.competitor {
-            return Err("the partner is not ready (see `gateway show crypto ipsec ha` there)".into());
-        }
-        self.switching = true;
-        self.commands.push_back(Command::SendFinalCounters);
-        self.commands.push_back(Command::Send(Message::HandoverPrepare { epoch: Epoch(self.epoch.0 + 1) }));
-        self.deadline = Some((now + HANDOVER_WAIT, Deadline::Prepare));
-        Ok(())
-    }
-
-    fn finish_switchover(&mut self, result: Result<(), String>) {
-        if std::mem::take(&mut self.switching) {
-            self.commands.push_back(Command::SwitchoverDone(result));
-        }
-    }
-
-    /// Active → standby: be ready.
-    pub fn handle_prepare(&mut self, epoch: Epoch, now: Instant) {
-        let refused = if self.state != NodeState::Standby {
-            format!("this node is {:?}", self.state)
-        } else if epoch <= self.epoch {
-            format!("epoch {epoch} is not newer than {}", self.epoch)
-        } else if let Some(why) = self.why_not_ready() {
-            why.to_owned()
-        } else {
-            String::new()
-        };
-        if refused.is_empty() {
-            self.enter(NodeState::Armed, "hand-over asked for");
-            self.commands.push_back(Command::VipsUp);
-            // Under the old epoch still: the hand-over may not come to pass, and epochs never fall.
-            self.commands.push_back(Command::SetRole { role: PathRole::Armed, epoch: self.epoch });
-            self.deadline = Some((now + HANDOVER_WAIT, Deadline::Armed));
-        }
-        self.commands.push_back(Command::Send(Message::HandoverArmed { epoch, refused }));
-    }
-
-    /// Standby → active: armed, or refused.
-    pub fn handle_armed(&mut self, epoch: Epoch, refused: &str, now: Instant) {
-        if self.state != NodeState::Active || !self.switching || epoch != Epoch(self.epoch.0 + 1) {
-            return;
-        }
-        if !refused.is_empty() {
-            self.deadline = None;
-            self.finish_switchover(Err(format!("the partner refused: {refused}")));
-            return;
-        }
-        self.enter(NodeState::Draining, "hand-over");
-        // The partner's numbers move on from here; its snapshot makes ours good again.
-        self.has_state = false;
-        self.synced = false;
-        self.handed = epoch;
-        // From here every packet that still arrives is redirected; nothing new is verified here.
-        self.commands.push_back(Command::SetRole { role: PathRole::Draining, epoch: self.epoch });
-        self.commands.push_back(Command::IkeActive(false));
-        self.commands.push_back(Command::SendFinalCounters);
-        self.commands.push_back(Command::Send(Message::HandoverGo { epoch }));
-        self.deadline = Some((now + DRAIN, Deadline::Drain));
-    }
-
-    /// Active → standby: yours now.
-    pub fn handle_go(&mut self, epoch: Epoch, now: Instant) {
-        if self.state != NodeState::Armed || epoch != Epoch(self.epoch.0 + 1) {
-            return;
-        }
-        self.commands.push_back(Command::RaiseFloors);
-        self.take_over("switchover", now);
     }
 
     /// Next deadline.
