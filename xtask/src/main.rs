@@ -2,6 +2,7 @@
 
 mod demo;
 mod ebpf;
+mod fuzz;
 mod guest;
 mod host;
 mod qemu;
@@ -33,6 +34,8 @@ enum Command {
         #[arg(long, value_enum, default_value = "auto")]
         guest: GuestChoice,
     },
+    /// Fuzz targets under libFuzzer; `test` replays their corpus.
+    Fuzz(fuzz::Options),
     /// The layer rule and the length of files.
     Tidy,
     /// Proves that the lab finds what is wrong, without the gateway's own code.
@@ -95,6 +98,10 @@ fn run() -> Result<ExitCode> {
         Command::Demo(options) => verdict(demo::run(&root, &options)?),
         Command::Test { guest } => verdict(test::run(&root, guest)?),
         Command::Tidy => verdict(tidy::run(&root)?),
+        Command::Fuzz(options) => {
+            fuzz::fuzz(&root, &options)?;
+            ExitCode::SUCCESS
+        }
         Command::LabSelftest { guest } => verdict(demo::selftest(&root, guest)?),
         Command::LabShell { guest, timeout, argv } => {
             let kernel = setup::lab(&root, guest)?;

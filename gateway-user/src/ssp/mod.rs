@@ -69,7 +69,7 @@
 //! ([`SspError::Backlog`]); nothing is dropped silently. Nothing is sent again: after a lost connection the nodes take a snapshot.
 
 mod channel;
-mod codec;
+pub mod codec;
 mod error;
 mod message;
 mod secret;
