@@ -110,6 +110,15 @@ impl Credential {
         Ok(signature)
     }
 
+    /// For tests: another name than the certificate's.
+    #[cfg(test)]
+    pub(super) fn rename(&mut self, name: Identity) {
+        (self.facts.subject, self.facts.names) = match name {
+            Identity::DerAsn1Dn(der) => (der, Vec::new()),
+            other => (vec![0x30, 0], vec![other]),
+        };
+    }
+
     /// No signature leaves that does not verify: a fault in the arithmetic can give the key away.
     fn sign_checked(&self, alg: SignatureAlg, encoding: EcdsaEncoding, message: &[u8], rng: &mut dyn Random) -> Result<Vec<u8>, PkiError> {
         let signature = self.key.sign(alg, encoding, message, rng)?;

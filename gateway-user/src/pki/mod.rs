@@ -34,6 +34,11 @@ pub use credential::Credential;
 pub use peer::PeerCertificate;
 pub use trust::Trust;
 
+/// A distinguished name in DER as text (RFC 4514), safe for a log line; `None` for bytes that are no name.
+pub fn name_text(der: &[u8]) -> Option<String> {
+    name::text(der)
+}
+
 use thiserror::Error;
 
 /// Smallest RSA modulus, bits: for our own key and for a peer's.

@@ -31,6 +31,14 @@ pub(crate) fn credential(name: &str) -> Credential {
     Credential::from_pem(&chain, part(&format!("{name}.key"))).unwrap()
 }
 
+impl Credential {
+    /// The same key and certificate under a name that may not stand in it.
+    pub(crate) fn pretending(mut self, name: crate::id::Identity) -> Self {
+        self.rename(name);
+        self
+    }
+}
+
 /// Trust in the root of all of them, without revocation lists.
 pub(crate) fn trust() -> Trust {
     Trust::from_pem(part("root.crt"), b"").unwrap()

@@ -13,7 +13,7 @@
 use super::crypt;
 use super::main_proof::{auth, check_id, gone};
 use super::nat;
-use super::phase1::{NONCE_LEN, RESEND_GAP, Refuse, Verdict, check_nonce, clear, peer_policy, phase_1_header, policies_for};
+use super::phase1::{NONCE_LEN, RESEND_GAP, Refuse, Verdict, aggressive_policies, check_nonce, clear, peer_policy, phase_1_header};
 use super::sa::{Handle, LastMain, Main, MainState, Nat, Sa, digest};
 use crate::crypto::{Secret, ct_eq};
 use crate::id::{Identity, IkeSaId};
@@ -72,7 +72,7 @@ impl Engine {
         check_nonce(nonce)?;
         let ke = payloads.one(PayloadKind::KeyExchange)?;
         let sai = payloads.one(PayloadKind::Sa)?;
-        let policies = policies_for(&config, peer_policy);
+        let policies = aggressive_policies(&config, peer_policy);
         let choice = self.choose_policy(from, to, header.id, &policies, sai, now)?;
         let main = Main {
             policy: policies.into_iter().nth(choice.index),
@@ -179,10 +179,14 @@ impl Engine {
             | MainState::MakeKe
             | MainState::WaitKe
             | MainState::MakeKeys
+            | MainState::Sign
             | MainState::WaitAuth
+            | MainState::CheckAuth
             | MainState::AnsweredSa
             | MainState::AnswerKeys
             | MainState::AnsweredKe
+            | MainState::AnswerCheck
+            | MainState::AnswerSign
             | MainState::AggressiveWait
             | MainState::AggressiveAnswered => Err(gone()),
         }

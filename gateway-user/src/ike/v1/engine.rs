@@ -199,7 +199,11 @@ impl Engine {
     pub fn handle_job(&mut self, done: JobDone, now: Instant) {
         match (self.job_targets.remove(&done.token), done.outcome) {
             // Version 1 gives no other work.
-            (None, _) | (_, Outcome::Responded(_) | Outcome::Signed(_) | Outcome::Verified(_)) => {}
+            (None, _)
+            | (Some(JobTarget::Main(_) | JobTarget::Quick(..)), Outcome::Responded(_))
+            | (Some(JobTarget::Quick(..)), Outcome::Signed(_) | Outcome::Verified(_)) => {}
+            (Some(JobTarget::Main(handle)), Outcome::Signed(result)) => self.main_signed(handle, result, now),
+            (Some(JobTarget::Main(handle)), Outcome::Verified(result)) => self.main_verified(handle, result, now),
             (Some(JobTarget::Main(handle)), Outcome::Dh(dh)) => self.main_job(handle, dh, now),
             (Some(JobTarget::Quick(handle, message_id)), Outcome::Dh(dh)) => self.quick_job(handle, message_id, dh, now),
         }
@@ -504,8 +508,10 @@ fn view_state(state: MainState) -> IsakmpState {
     match state {
         MainState::WaitSa => IsakmpState::MM_NO_STATE,
         MainState::MakeKe | MainState::AnsweredSa => IsakmpState::MM_SA_SETUP,
-        MainState::WaitKe | MainState::MakeKeys | MainState::AnswerKeys | MainState::AnsweredKe => IsakmpState::MM_KEY_EXCH,
-        MainState::WaitAuth => IsakmpState::MM_KEY_AUTH,
+        MainState::WaitKe | MainState::MakeKeys | MainState::Sign | MainState::AnswerKeys | MainState::AnsweredKe => {
+            IsakmpState::MM_KEY_EXCH
+        }
+        MainState::WaitAuth | MainState::CheckAuth | MainState::AnswerCheck | MainState::AnswerSign => IsakmpState::MM_KEY_AUTH,
         MainState::AggressiveMakeKe | MainState::AggressiveWait | MainState::AggressiveAnswerKeys => IsakmpState::AG_NO_STATE,
         MainState::AggressiveMakeKeys | MainState::AggressiveAnswered => IsakmpState::AG_INIT_EXCH,
     }

@@ -1,4 +1,4 @@
-//! Key derivation of IKEv1 with pre-shared keys (RFC 2409 5 and appendix B). Pure functions over bytes.
+//! Key derivation of IKEv1 (RFC 2409 5 and appendix B). Pure functions over bytes.
 
 use crate::crypto::{CipherAlg, HashAlg, Secret};
 use crate::id::IkeSaId;
@@ -17,6 +17,11 @@ pub struct Skeyids {
 /// SKEYID = prf(pre-shared key, Ni_b | Nr_b).
 pub fn skeyid_psk(hash: HashAlg, psk: &Secret, ni: &[u8], nr: &[u8]) -> Secret {
     Secret::new(hash.hmac(psk.expose(), &[ni, nr]))
+}
+
+/// SKEYID of signatures = prf(Ni_b | Nr_b, g^xy).
+pub fn skeyid_signature(hash: HashAlg, ni: &[u8], nr: &[u8], gxy: &Secret) -> Secret {
+    Secret::new(hash.hmac(&[ni, nr].concat(), &[gxy.expose()]))
 }
 
 /// SKEYID_d, _a and _e from SKEYID and the Diffie-Hellman secret.
@@ -131,6 +136,7 @@ pub fn child_keymat(hash: HashAlg, d: &Secret, x: &ChildInput<'_>, n: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hex_literal::hex;
 
     /// NIST CAVS 17.3, IKE v1 pre-shared key authentication, ikev1_psk: every case with SHA-1 and SHA-2.
     const CAVS: &str = include_str!("testdata/cavs_ikev1_psk.fax");
@@ -176,6 +182,59 @@ mod tests {
             }
         }
         assert_eq!(checked, 44);
+    }
+
+    /// NIST CAVS 17.3, IKEv1 digital signature authentication, first case of each hash.
+    #[test]
+    fn signature_keys_are_those_of_nist() {
+        let cases = [
+            (
+                HashAlg::Sha1,
+                hex!("8c3bcd3a69831d7f"),
+                hex!("d2d9a7ff4fbe95a7"),
+                hex!("69a62284195f1680").to_vec(),
+                hex!("80c94ba25c8abda5").to_vec(),
+                hex!("8ba4cbc73c0187301dc19a975823854dbd641c597f637f8d053a83b9514673eb"),
+                [hex!("707197817fb2d90cf54d1842606bdea59b9f4823").to_vec(), hex!("384be709a8a5e63c3ed160cfe3921c4b37d5b32d").to_vec(), hex!("48b327575abe3adba0f279849e289022a13e2b47").to_vec(), hex!("a4a415c8e0c38c0da847c356cc61c24df8025560").to_vec()],
+            ),
+            (
+                HashAlg::Sha256,
+                hex!("30293584b2cd84c2"),
+                hex!("2402d7e8cf6958ca"),
+                hex!("9da2d58f57f039f9").to_vec(),
+                hex!("204e0dd0ef04f372").to_vec(),
+                hex!("33f17afcb6134cbf1cab59877d42db3582226eff74dd37eb8b75e675645fc169"),
+                [hex!("804b4a1e0ec593cfb6e454524149396de234d0dae29f34a8fdb5f9afe76ea652").to_vec(), hex!("f8ee9b1e8b7c03cf1595f7e197b0d873c5665453d512978c418823f53f18e055").to_vec(), hex!("3c9d88515fdd981741b99c482e8d88dacdb6f9fcec2dd22af286087174645f49").to_vec(), hex!("960563201c344d72797c3f92d81a1c36c7dbe9cbd59780cbaaeba7aa23deaf3c").to_vec()],
+            ),
+            (
+                HashAlg::Sha384,
+                hex!("1c8aba986a00af0f"),
+                hex!("b049d9672f73c920"),
+                hex!("cec89d845add83ef").to_vec(),
+                hex!("cebd43ab71d17db9").to_vec(),
+                hex!("1724dbd893523764bfef8c6fa927856fccfb77ae254358cce29c2769a32915c1"),
+                [hex!("6e4514610bf82d0ab7bf0260096f6146a153c712071abb633ced813c572156c783e36874a65a64690ca701d40d56ea18").to_vec(), hex!("b083234e9ed7745911f93eb31faa66fcf88906266830eb17ef166d295cb1f86a3543b8b8efa5df918533df537e9c809c").to_vec(), hex!("938295a374aceb4147a8024c9a007dd313403fd8fd7070dbd0cfbe1ccd308dbfbb7b9e9c64049e4df44ff551016cb7b5").to_vec(), hex!("8595b249dc1fa8599729f87eb6b9dd13bfbfdfd4f9ebd78929bab6ecc402539ad32cb6e7ef4ba6a0f53da14e4df07ed4").to_vec()],
+            ),
+            (
+                HashAlg::Sha512,
+                hex!("1ff4d76565b3151a"),
+                hex!("1f11b8eb20d57a16"),
+                hex!("acadc6314a69cfcd").to_vec(),
+                hex!("4e4ad17718fea7ce").to_vec(),
+                hex!("b15a9cfce8c8d7eab879d6243029d40188d3b740875a6ac62f56cac4377e2edd"),
+                [hex!("f05aa036dfce45a558d40418dea98096e519bc7841e3db3dd93658d118c3e83b502f398ecb1361ec77d38a8855efff407f6f772e5d65b58eb1134096e8478d2b").to_vec(), hex!("3c4be16a631aa49018fa6740745a61ab1f1a2455a96e91f159a134ccfe30303d68721696195e95bfd530510ef2f9532491878710944db7854f00ad13c68fca01").to_vec(), hex!("15ecf5c80b675585e10c4388f6f9c37e8b63269a0a99851f08ba617e28c561f43eaf4112223ff97525bf0b3897f514fce7a3acee10a61ae088c01efc5f643587").to_vec(), hex!("60f6b6c10c2b6bedc085ad6546d993c9ce1f86918d1c935c89d6631170a5dab0e37298f21ca3b7901a53bde55a15fad39f782039ce26fc8c2ba8cbd9d4287669").to_vec()],
+            ),
+        ];
+        for (hash, initiator, responder, ni, nr, gxy, want) in cases {
+            let gxy = Secret::new(gxy.to_vec());
+            let skeyid = skeyid_signature(hash, &ni, &nr, &gxy);
+            let keys = skeyids(hash, &skeyid, &gxy, IkeSaId { initiator, responder });
+            assert_eq!(
+                [skeyid.expose(), keys.d.expose(), keys.a.expose(), keys.e.expose()],
+                want.each_ref().map(Vec::as_slice),
+                "{hash:?}"
+            );
+        }
     }
 
     #[test]

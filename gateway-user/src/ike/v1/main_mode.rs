@@ -1,4 +1,4 @@
-//! Main mode with pre-shared keys (RFC 2409 5.4, RFC 3947 3 and 4).
+//! Main mode (RFC 2409 5.4, RFC 3947 3 and 4), drawn with pre-shared keys; `signature` has the messages 5 and 6 of certificates.
 //!
 //! ```text
 //! initiator                      responder
@@ -13,8 +13,9 @@
 use super::crypt;
 use super::main_proof::{check_id, gone};
 use super::nat;
-use super::phase1::{NONCE_LEN, Refuse, Verdict, check_nonce, clear, peer_policy, phase_1_header, policies_for};
+use super::phase1::{NONCE_LEN, Refuse, Verdict, check_nonce, clear, main_policies, phase_1_header};
 use super::sa::{Handle, LastMain, Main, MainState, digest};
+use super::signature;
 use crate::id::IkeSaId;
 use crate::ike::engine::NAT_T_PORT;
 use crate::ike::job::DhDone;
@@ -33,14 +34,14 @@ impl Engine {
     /// Message 1.
     pub(super) fn main_1(&mut self, from: SocketAddr, to: SocketAddr, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
         let config = self.config.clone();
-        if self.psk(from.ip()).is_none() {
+        if self.psk(from.ip()).is_none() && !signature::possible(&config) {
             return Err(Refuse("unknown_peer", "no key for this address".into()));
         }
         let payloads = clear(header, bytes)?;
         payloads.first_is(PayloadKind::Sa)?;
         payloads.only(&[PayloadKind::Sa, PayloadKind::Vendor])?;
         let sai = payloads.one(PayloadKind::Sa)?;
-        let policies = policies_for(&config, peer_policy(&config, from.ip(), None));
+        let policies = main_policies(&config, from.ip());
         let choice = self.choose_policy(from, to, header.id, &policies, sai, now)?;
         let vendors = self.offered_vendors(&payloads);
         let id = self.new_responder_cookie(header.id);
@@ -100,7 +101,7 @@ impl Engine {
     fn read_ke(&mut self, handle: Handle, header: &Header, bytes: &[u8]) -> Verdict<(Vec<u8>, Vec<u8>)> {
         let (id, local, peer, dialect) = self.sas.get(&handle).map(|s| (s.id, s.local, s.peer, s.nat.dialect)).ok_or_else(gone)?;
         let payloads = clear(header, bytes)?;
-        // Peers that could also use certificates may ask for one here; there is nothing to answer.
+        // Peers may ask for a certificate here: ours goes out in message 5 or 6 in any case.
         let mut kinds = vec![PayloadKind::KeyExchange, PayloadKind::Nonce, PayloadKind::Vendor, PayloadKind::CertRequest];
         kinds.extend(dialect.map(|d| d.discovery()));
         payloads.only(&kinds)?;
@@ -169,14 +170,22 @@ impl Engine {
             MainState::MakeKeys => {
                 main.derive(id, psk, &done.shared.ok_or_else(gone)?)?;
                 main.state = MainState::WaitAuth;
+                let signs = main.signs();
                 self.float(handle);
+                if signs {
+                    return self.signature_5(handle, now);
+                }
                 self.main_prove(handle, now)
             }
             MainState::WaitSa
             | MainState::WaitKe
+            | MainState::Sign
             | MainState::WaitAuth
+            | MainState::CheckAuth
             | MainState::AnsweredSa
             | MainState::AnsweredKe
+            | MainState::AnswerCheck
+            | MainState::AnswerSign
             | MainState::AggressiveMakeKe
             | MainState::AggressiveWait
             | MainState::AggressiveMakeKeys
@@ -189,6 +198,9 @@ impl Engine {
     fn main_ke(&mut self, handle: Handle, mut chain: Chain, now: Instant) -> Verdict {
         let sa = self.sas.get(&handle).ok_or_else(gone)?;
         let (id, local, peer, dialect) = (sa.id, sa.local, sa.peer, sa.nat.dialect);
+        if self.main(handle)?.signs() {
+            signature::push_requests(&mut chain, &self.config);
+        }
         if let Some(dialect) = dialect {
             let (hash, _) = self.main(handle)?.suite()?;
             nat::push_path(&mut chain, dialect, hash, id, local, peer);
@@ -231,6 +243,9 @@ impl Engine {
         bytes: &[u8],
         now: Instant,
     ) -> Verdict {
+        if self.main(handle)?.signs() {
+            return self.signature_received(handle, from, to, header, bytes, now);
+        }
         let (id, nat) = self.sas.get(&handle).map(|s| (s.id, s.nat)).ok_or_else(gone)?;
         if nat.found().is_some() && to.port() != NAT_T_PORT {
             return Err(Refuse("nat_t_port", "a NAT was found, the peer stays at port 500".into()));
@@ -253,22 +268,25 @@ impl Engine {
         self.settle_path(handle, nat, from, to);
         self.transmit(to, from, out.clone());
         let last = LastMain { digest: digest(bytes), answer: out, at: now };
-        self.main_up(handle, name, Some(last), proof.initial_contact, now);
+        self.main_up(handle, name, Some(last), proof.notes.initial_contact, now);
         Ok(())
     }
 
     /// Message 6, at the initiator.
     pub(super) fn main_6(&mut self, handle: Handle, header: &Header, bytes: &[u8], now: Instant) -> Verdict {
-        let (id, peer, nat) = self.sas.get(&handle).map(|s| (s.id, s.peer, s.nat)).ok_or_else(gone)?;
+        let (id, local, peer, nat) = self.sas.get(&handle).map(|s| (s.id, s.local, s.peer, s.nat)).ok_or_else(gone)?;
         let main = self.main(handle)?;
+        if main.signs() {
+            return self.signature_received(handle, peer, local, header, bytes, now);
+        }
         let (hash, _) = main.suite()?;
         let proof = main.read_proof(header, bytes, |main, idir| keymat::hash_r(hash, &main.skeyid, &main.auth_input(id), idir))?;
         let name = check_id(&proof.id, peer.ip(), nat.peer)?;
         main.iv = proof.iv;
-        if let Some(seconds) = proof.lifetime_s {
+        if let Some(seconds) = proof.notes.lifetime_s {
             main.lifetime_s = proposal::isakmp_lifetime(main.lifetime_s, Some(seconds));
         }
-        self.main_up(handle, name, None, proof.initial_contact, now);
+        self.main_up(handle, name, None, proof.notes.initial_contact, now);
         Ok(())
     }
 }

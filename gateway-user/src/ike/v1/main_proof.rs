@@ -35,12 +35,37 @@ pub(super) fn check_id(body: &[u8], peer: IpAddr, any_address: bool) -> Verdict<
     Ok(id.text())
 }
 
+/// What message 5 or 6 says beside the proof.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Notes {
+    pub(super) initial_contact: bool,
+    /// RESPONDER-LIFETIME, seconds.
+    pub(super) lifetime_s: Option<u64>,
+}
+
+impl Notes {
+    pub(super) fn read(payloads: &Payloads<'_>) -> Self {
+        let mut notes = Self::default();
+        for body in payloads.all(PayloadKind::Notify) {
+            let Ok(n) = Notify::decode(body) else { continue };
+            match n.kind {
+                notify_type::INITIAL_CONTACT => notes.initial_contact = true,
+                notify_type::RESPONDER_LIFETIME => {
+                    let life = proposal::read_lifetime_data(&n.data, true);
+                    notes.lifetime_s = life.map(|l| l.seconds).filter(|s| *s != 0);
+                }
+                _ => {}
+            }
+        }
+        notes
+    }
+}
+
 /// What message 5 or 6 proved.
 pub(super) struct Proof {
     pub(super) id: Vec<u8>,
     pub(super) iv: Vec<u8>,
-    pub(super) initial_contact: bool,
-    pub(super) lifetime_s: Option<u64>,
+    pub(super) notes: Notes,
 }
 
 impl Main {
@@ -54,6 +79,11 @@ impl Main {
             shortened: false,
             peer_id: Vec::new(),
             peer_proof: Vec::new(),
+            claimed: None,
+            path: None,
+            peer_name: String::new(),
+            own_id: Vec::new(),
+            credential: None,
             answer: None,
             sai: Vec::new(),
             ni: Vec::new(),
@@ -106,8 +136,12 @@ impl Main {
     /// All keys, from the shared secret.
     pub(super) fn derive(&mut self, id: IkeSaId, psk: Option<Secret>, shared: &Secret) -> Verdict {
         let (hash, cipher) = self.suite()?;
-        let psk = psk.ok_or_else(|| Refuse("unknown_peer", "the pre-shared key is gone".into()))?;
-        self.skeyid = keymat::skeyid_psk(hash, &psk, &self.ni, &self.nr);
+        self.skeyid = if self.signs() {
+            keymat::skeyid_signature(hash, &self.ni, &self.nr, shared)
+        } else {
+            let psk = psk.ok_or_else(|| Refuse("unknown_peer", "the pre-shared key is gone".into()))?;
+            keymat::skeyid_psk(hash, &psk, &self.ni, &self.nr)
+        };
         let keys = keymat::skeyids(hash, &self.skeyid, shared, id);
         self.key = keymat::cipher_key(hash, cipher, &keys.e);
         if cipher.is_weak_key(self.key.expose()) {
@@ -132,18 +166,6 @@ impl Main {
             return Err(auth());
         }
         payloads.only(&[PayloadKind::Id, PayloadKind::Hash, PayloadKind::Notify, PayloadKind::Vendor, PayloadKind::CertRequest])?;
-        let mut proof = Proof { id: id.to_vec(), iv, initial_contact: false, lifetime_s: None };
-        for body in payloads.all(PayloadKind::Notify) {
-            let Ok(n) = Notify::decode(body) else { continue };
-            match n.kind {
-                notify_type::INITIAL_CONTACT => proof.initial_contact = true,
-                notify_type::RESPONDER_LIFETIME => {
-                    let life = proposal::read_lifetime_data(&n.data, true);
-                    proof.lifetime_s = life.map(|l| l.seconds).filter(|s| *s != 0);
-                }
-                _ => {}
-            }
-        }
-        Ok(proof)
+        Ok(Proof { id: id.to_vec(), iv, notes: Notes::read(&payloads) })
     }
 }

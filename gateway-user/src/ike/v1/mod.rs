@@ -20,6 +20,7 @@ mod quick_body;
 mod quick_mode;
 mod quick_responder;
 mod sa;
+mod signature;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 use super::phase1::{Refuse, Verdict};
 use super::sa::{Handle, Nat, Pair, PairKey};
+use super::signature;
 use crate::crypto::HashAlg;
 use crate::id::{Identity, IkeSaId, Spi};
 use crate::ike::IkeCommand;
@@ -114,7 +115,7 @@ impl Engine {
         let Some(sa) = self.sas.get(&handle).filter(|s| s.nat.peer && s.up().is_some() && s.peer != from) else { return };
         let (old, local) = (sa.pair(), sa.local);
         let new = PairKey::of(local, from);
-        if Self::entries_of(&self.config, new).next().is_none() || self.psk(new.peer).is_none() {
+        if Self::entries_of(&self.config, new).next().is_none() || (self.psk(new.peer).is_none() && !signature::possible(&self.config)) {
             return self.refuse(from, "moved_away", format!("{} was at {}, and is not configured here", sa.id, sa.peer));
         }
         self.notice(from.ip(), format!("the peer moved from {} to {from}", sa.peer));

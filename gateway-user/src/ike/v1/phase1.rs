@@ -4,10 +4,11 @@
 
 use super::main_proof::gone;
 use super::sa::{Handle, Main, MainState, Nat, PairKey, Sa, Stage, digest};
+use super::signature;
 use crate::id::IkeSaId;
 use crate::ike::engine::{IKE_PORT, NAT_T_PORT};
 use crate::ike::job::{DhDone, Job};
-use crate::ike::policy::{IkeConfig, IsakmpPolicy, PeerPolicy};
+use crate::ike::policy::{AuthMethod, IkeConfig, IsakmpPolicy, PeerPolicy};
 use crate::ike::v1::engine::{Engine, JobTarget};
 use crate::ike::v1::message::{Chain, Exchange, HEADER_LEN, Header, Notify, PayloadKind, Payloads, SaPayload, flag, notify_type, protocol};
 use crate::ike::v1::proposal::{self, IsakmpChoice};
@@ -61,9 +62,26 @@ pub(super) fn peer_policy<'c>(config: &'c IkeConfig, address: IpAddr, identity: 
 }
 
 /// The policies that may be used with a peer.
-pub(super) fn policies_for(config: &IkeConfig, peer: Option<&PeerPolicy>) -> Vec<IsakmpPolicy> {
+fn policies_for(config: &IkeConfig, peer: Option<&PeerPolicy>) -> Vec<IsakmpPolicy> {
     let wanted = |p: &&IsakmpPolicy| peer.is_none_or(|peer| peer.policies.is_empty() || peer.policies.contains(&p.number));
     config.policies.iter().filter(wanted).cloned().collect()
+}
+
+/// Those of them for main mode that both ends can prove themselves for: the key there is found by the peer's address.
+pub(super) fn main_policies(config: &IkeConfig, peer: IpAddr) -> Vec<IsakmpPolicy> {
+    let mut policies = policies_for(config, peer_policy(config, peer, None));
+    policies.retain(|p| match p.authentication {
+        AuthMethod::PreShared => config.psk(peer, None).is_some(),
+        AuthMethod::Signature => signature::possible(config),
+    });
+    policies
+}
+
+/// Those of them for aggressive mode: pre-shared keys.
+pub(super) fn aggressive_policies(config: &IkeConfig, peer: Option<&PeerPolicy>) -> Vec<IsakmpPolicy> {
+    let mut policies = policies_for(config, peer);
+    policies.retain(|p| p.authentication == AuthMethod::PreShared);
+    policies
 }
 
 /// What phase 1 does next with a message.
@@ -239,10 +257,14 @@ impl Engine {
             MainState::AggressiveAnswered => self.aggressive_3(handle, from, to, header, bytes, now),
             MainState::MakeKe
             | MainState::MakeKeys
+            | MainState::Sign
+            | MainState::CheckAuth
             | MainState::AnswerKeys
+            | MainState::AnswerCheck
+            | MainState::AnswerSign
             | MainState::AggressiveMakeKe
             | MainState::AggressiveMakeKeys
-            | MainState::AggressiveAnswerKeys => Err(Refuse("out_of_order", "keys are being computed".into())),
+            | MainState::AggressiveAnswerKeys => Err(Refuse("out_of_order", "keys or signatures are being computed".into())),
         }
     }
 
@@ -251,7 +273,7 @@ impl Engine {
         let config = self.config.clone();
         let peer_policy = peer_policy(&config, pair.peer, None);
         let aggressive = peer_policy.is_some_and(|p| p.aggressive);
-        let mut policies = policies_for(&config, peer_policy);
+        let mut policies = if aggressive { aggressive_policies(&config, peer_policy) } else { main_policies(&config, pair.peer) };
         if aggressive {
             // The first message holds a public value already: one group (RFC 2409 5).
             let group = policies.iter().find(|p| proposal::is_spoken(p)).map(|p| p.group);
@@ -261,7 +283,7 @@ impl Engine {
         let transforms = offer.proposals.first().map_or(0, |p| p.transforms.len());
         let problem = if Self::entries_of(&config, pair).next().is_none() {
             Some("no crypto map entry names this peer for version 1")
-        } else if config.psk(pair.peer, None).is_none() {
+        } else if config.psk(pair.peer, None).is_none() && (aggressive || !signature::possible(&config)) {
             Some("no pre-shared key for this address (crypto isakmp key)")
         } else if transforms == 0 {
             Some("no isakmp policy is configured")
@@ -312,12 +334,18 @@ impl Engine {
 
     /// Hands a job out and waits for it.
     pub(super) fn main_compute(&mut self, handle: Handle, state: MainState, public: bool, peer: Option<Vec<u8>>, now: Instant) -> Verdict {
-        let age = self.config.limits.half_open_age_max;
         let main = self.sas.get_mut(&handle).and_then(Sa::main_mut).ok_or_else(gone)?;
         let secret = match main.secret.take() {
             Some(secret) => secret,
             None => main.policy.as_ref().ok_or_else(gone)?.group.generate(&mut *self.rng),
         };
+        self.main_wait(handle, state, Job::dh(secret, public, peer), now)
+    }
+
+    /// Waits for a job.
+    pub(super) fn main_wait(&mut self, handle: Handle, state: MainState, job: Job, now: Instant) -> Verdict {
+        let age = self.config.limits.half_open_age_max;
+        let main = self.main(handle)?;
         main.state = state;
         main.out = None;
         self.timers.clear(Timer::Retransmit(handle));
@@ -325,7 +353,7 @@ impl Engine {
         if !self.timers.is_set(Timer::HalfOpen(handle)) {
             self.timers.set(Timer::HalfOpen(handle), now + age);
         }
-        self.push_job(JobTarget::Main(handle), Job::dh(secret, public, peer));
+        self.push_job(JobTarget::Main(handle), job);
         Ok(())
     }
 
@@ -342,12 +370,21 @@ impl Engine {
             }
             MainState::WaitSa
             | MainState::WaitKe
+            | MainState::Sign
             | MainState::WaitAuth
+            | MainState::CheckAuth
             | MainState::AnsweredSa
             | MainState::AnsweredKe
+            | MainState::AnswerCheck
+            | MainState::AnswerSign
             | MainState::AggressiveWait
             | MainState::AggressiveAnswered => Err(gone()),
         };
+        self.main_outcome(handle, verdict, now);
+    }
+
+    /// What came of a job; a refusal ends the exchange.
+    pub(super) fn main_outcome(&mut self, handle: Handle, verdict: Verdict, now: Instant) {
         if let Err(Refuse(reason, why)) = verdict {
             if let Some((pair, peer)) = self.sas.get(&handle).map(|s| (s.pair(), s.peer)) {
                 self.refuse_peer(pair, peer, Refuse(reason, why.clone()), now);
@@ -415,7 +452,7 @@ impl Engine {
 
 fn no_answer(state: MainState) -> String {
     let hint = match state {
-        MainState::WaitAuth => ": are the pre-shared keys equal on both ends?",
+        MainState::WaitAuth => ": are the pre-shared keys equal on both ends, or does it refuse our certificate?",
         MainState::WaitSa => ": does the peer answer at UDP port 500, and does it know an equal isakmp policy?",
         MainState::AggressiveWait => {
             ": does the peer answer at UDP port 500, does it allow aggressive mode, and does it know an equal isakmp policy?"
@@ -423,9 +460,13 @@ fn no_answer(state: MainState) -> String {
         MainState::MakeKe
         | MainState::WaitKe
         | MainState::MakeKeys
+        | MainState::Sign
+        | MainState::CheckAuth
         | MainState::AnsweredSa
         | MainState::AnswerKeys
         | MainState::AnsweredKe
+        | MainState::AnswerCheck
+        | MainState::AnswerSign
         | MainState::AggressiveMakeKe
         | MainState::AggressiveMakeKeys
         | MainState::AggressiveAnswerKeys

@@ -17,6 +17,8 @@ pub const LIFETIME_MAX_S: u64 = 10 * 365 * 86_400;
 
 const KEY_IKE: u8 = 1;
 const AUTH_PSK: u16 = 1;
+/// The other methods with public keys decrypt what a stranger sends (4, 5) or are not in use (2).
+const AUTH_RSA_SIGNATURE: u16 = 3;
 const LIFE_SECONDS: u16 = 1;
 const LIFE_KILOBYTES: u16 = 2;
 
@@ -181,7 +183,7 @@ fn policy_attributes(p: &IsakmpPolicy) -> Option<Vec<(u16, u16)>> {
     let (cipher, bits) = p1_cipher(p.encryption)?;
     let method = match p.authentication {
         AuthMethod::PreShared => AUTH_PSK,
-        AuthMethod::Signature => return None,
+        AuthMethod::Signature => AUTH_RSA_SIGNATURE,
     };
     if !spoken_group(p.group) {
         return None;

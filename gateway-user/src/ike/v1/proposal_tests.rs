@@ -211,7 +211,7 @@ fn mode_absent_means_tunnel() {
 }
 
 #[test]
-fn phase_1_auth_methods_of_encryption_and_signatures_are_refused() {
+fn phase_1_auth_methods_that_no_policy_has_are_refused() {
     // 2 DSS, 3 RSA signatures, 4 and 5 RSA encryption (Bleichenbacher), 65001 XAUTH.
     for method in [2, 3, 4, 5, 65_001] {
         let mut offer = isakmp_offer(&policies());
@@ -223,12 +223,21 @@ fn phase_1_auth_methods_of_encryption_and_signatures_are_refused() {
 }
 
 #[test]
-fn key_encapsulation_and_signature_policies_are_not_offered() {
+fn key_encapsulation_is_not_offered() {
     let mut p = policies();
     p[0].group = DhGroup::MlKem768;
+    assert_eq!(isakmp_offer(&p).proposals[0].transforms.len(), p.len() - 1);
+    assert!(!is_spoken(&p[0]) && is_spoken(&p[1]));
+}
+
+#[test]
+fn signatures_are_method_3() {
+    let mut p = policies();
     p[1].authentication = AuthMethod::Signature;
-    assert_eq!(isakmp_offer(&p).proposals[0].transforms.len(), p.len() - 2);
-    assert!(!is_spoken(&p[0]) && !is_spoken(&p[1]) && is_spoken(&p[2]));
+    let offer = isakmp_offer(&p);
+    let method = |n: usize| offer.proposals[0].transforms[n].attributes.iter().find(|a| a.kind == 3).cloned();
+    assert_eq!((method(0), method(1)), (Some(Attribute::basic(3, 1)), Some(Attribute::basic(3, 3))));
+    assert_eq!(isakmp_choose(&p[1..2], &offer).map(|c| c.index), Ok(0));
 }
 
 #[test]

@@ -5,8 +5,10 @@ use crate::id::{IkeSaId, Spi};
 use crate::ike::engine::{IKE_PORT, NAT_T_PORT};
 use crate::ike::policy::{IkeConfig, IsakmpPolicy, MapEntry};
 use crate::ike::v1::keymat::Skeyids;
+use crate::ike::v1::main_proof::Notes;
 use crate::ike::v1::message::{Exchange, NatDialect, SaPayload, Vendors};
 use crate::ike::v1::proposal::EspChoice;
+use crate::pki::Credential;
 use crate::sad::{ChildSa, Selector};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -150,14 +152,22 @@ pub(in crate::ike) enum MainState {
     WaitKe,
     /// The shared secret is being computed.
     MakeKeys,
+    /// Signatures: message 5 is being signed.
+    Sign,
     /// Message 5 sent.
     WaitAuth,
+    /// Signatures: message 6 is being checked.
+    CheckAuth,
     /// Responder: message 2 sent.
     AnsweredSa,
     /// Responder: public value and shared secret are being computed.
     AnswerKeys,
     /// Responder: message 4 sent.
     AnsweredKe,
+    /// Responder, signatures: message 5 is being checked.
+    AnswerCheck,
+    /// Responder, signatures: message 6 is being signed.
+    AnswerSign,
     /// Aggressive initiator: our public value is being computed.
     AggressiveMakeKe,
     /// Aggressive initiator: message 1 sent.
@@ -178,10 +188,14 @@ impl MainState {
             | Self::MakeKe
             | Self::WaitKe
             | Self::MakeKeys
+            | Self::Sign
             | Self::WaitAuth
+            | Self::CheckAuth
             | Self::AnsweredSa
             | Self::AnswerKeys
-            | Self::AnsweredKe => Exchange::Main,
+            | Self::AnsweredKe
+            | Self::AnswerCheck
+            | Self::AnswerSign => Exchange::Main,
             Self::AggressiveMakeKe
             | Self::AggressiveWait
             | Self::AggressiveMakeKeys
@@ -189,6 +203,17 @@ impl MainState {
             | Self::AggressiveAnswered => Exchange::Aggressive,
         }
     }
+}
+
+/// What a peer with a certificate claims, until it is checked.
+pub(super) struct Claimed {
+    /// Body of its ID payload.
+    pub(super) id: Vec<u8>,
+    /// IV of the next message.
+    pub(super) iv: Vec<u8>,
+    pub(super) notes: Notes,
+    /// Of the whole message.
+    pub(super) digest: Digest,
 }
 
 /// State of a phase 1.
@@ -210,6 +235,14 @@ pub(in crate::ike) struct Main {
     pub(super) peer_id: Vec<u8>,
     /// Aggressive initiator: the peer's proof, until it can be checked.
     pub(super) peer_proof: Vec<u8>,
+    /// Signatures: the peer's claim, and where it came from and to.
+    pub(super) claimed: Option<Box<Claimed>>,
+    pub(super) path: Option<(SocketAddr, SocketAddr)>,
+    /// Signatures: the name of the peer, proved.
+    pub(super) peer_name: String,
+    /// Signatures: body of our ID payload, and the certificate it stands in.
+    pub(super) own_id: Vec<u8>,
+    pub(super) credential: Option<Arc<Credential>>,
     /// Body of the initiator's SA payload.
     pub(super) sai: Vec<u8>,
     pub(super) ni: Vec<u8>,

@@ -29,6 +29,8 @@ pub mod id_type {
 
 /// Data longer than this is refused.
 const ID_DATA_MAX: usize = 512;
+/// Identities are cut to this for logs, characters.
+const TEXT_MAX: usize = 128;
 
 /// A decoded ID payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,8 +130,12 @@ impl Id {
         match (self.kind, self.selector()) {
             (_, Some(s)) => format!("{}/{}", s.addr, s.prefix),
             (id_type::FQDN | id_type::USER_FQDN, None) => {
-                String::from_utf8_lossy(&self.data).chars().filter(|c| !c.is_control()).take(128).collect()
+                String::from_utf8_lossy(&self.data).chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
             }
+            (id_type::DER_ASN1_DN, None) => match crate::pki::name_text(&self.data) {
+                Some(name) => name.chars().take(TEXT_MAX).collect(),
+                None => "a damaged name".into(),
+            },
             (kind, None) => format!("ID type {kind}, {} bytes", self.data.len()),
         }
     }

@@ -9,3 +9,4 @@ mod fragments;
 mod nat;
 mod net;
 mod rekey;
+mod signature;
