@@ -1,5 +1,6 @@
 //! A child pair that the peer asks for, in IKE_AUTH or CREATE_CHILD_SA.
 
+use super::child::Child;
 use super::engine::Engine;
 use super::init::{NONCE_LEN, respond};
 use super::message::{Message, NotifyType, Outgoing, Protocol};
@@ -14,6 +15,9 @@ use crate::ike::job::Outcome;
 use crate::ike::policy::Flow;
 use crate::sad::Mode;
 use std::time::Instant;
+
+/// Pairs that a peer may have for one access-list line: as many as it may have CPUs (RFC 9611).
+const PAIRS_PER_FLOW_MAX: usize = 128;
 
 impl Engine {
     /// A CREATE_CHILD_SA request: a child, a child in place of another, or a new IKE SA.
@@ -107,6 +111,11 @@ impl Engine {
         for (entry, e, _) in entries.filter(|(_, e, _)| same(e)) {
             let flows: Vec<&Flow> = e.flows.iter().filter(|f| old.is_none_or(|c| c.flow.ace == f.ace)).collect();
             let Some(found) = narrow(flows.iter().copied(), local, remote) else { continue };
+            let of_flow = |c: &&Child| (c.flow.map.as_str(), c.flow.seq, c.flow.ace) == (e.map.as_str(), e.seq, found.ace);
+            let pairs = up.children.iter().filter_map(|spi| self.children.get(spi)).filter(of_flow).count();
+            if old.is_none() && pairs >= PAIRS_PER_FLOW_MAX {
+                return Err(Fail::new(NotifyType::NO_ADDITIONAL_SAS, format!("{pairs} pairs for one line of the access list")));
+            }
             let dh = if in_auth { ChildDh::Absent } else { e.pfs.map_or(ChildDh::Any, ChildDh::Only) };
             let group = m.ke.map(|ke| ke.group);
             let chosen = modes.iter().find_map(|mode| Some((*mode, choose_esp(&e.transforms, *mode, dh, e.esn, offer, group).ok()?)));

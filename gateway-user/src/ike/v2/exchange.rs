@@ -49,30 +49,29 @@ impl Engine {
             return Err(refuse("fragment", "fragments were not agreed on"));
         }
         let place = Place::read(bytes, header)?;
-        let wanted = |p: &Partial| (p.message_id, p.response) == (header.message_id, header.response);
-        let mut partial = sa.partial.take().filter(|p| wanted(p)).unwrap_or_else(|| {
-            Box::new(Partial { message_id: header.message_id, response: header.response, reassembly: Reassembly::new(), first: [0; 32] })
-        });
+        let (mut partial, other) = match sa.partial.take() {
+            Some(p) if (p.message_id, p.response) == (header.message_id, header.response) => (p, None),
+            // What is there stays until a fragment of another message shows that it is authentic.
+            other => {
+                let (message_id, response) = (header.message_id, header.response);
+                (Box::new(Partial { message_id, response, reassembly: Reassembly::new(), first: [0; 32] }), other)
+            }
+        };
         let held = partial.reassembly.bytes();
         let added = partial.reassembly.add(bytes, header, &seal);
         if place.number == 1 && (partial.reassembly.bytes() > held || matches!(added, Ok(Some(_)))) {
             partial.first = digest(bytes);
         }
-        match added? {
-            Some(opened) => {
-                self.timers.clear(Timer::Fragments(handle));
-                Ok(Some((opened, partial.first)))
-            }
-            None => {
-                if let Some(sa) = self.sas.get_mut(&handle).filter(|_| partial.reassembly.bytes() > 0) {
-                    sa.partial = Some(partial);
-                    if !self.timers.is_set(Timer::Fragments(handle)) {
-                        self.timers.set(Timer::Fragments(handle), now + REASSEMBLY);
-                    }
-                }
-                Ok(None)
+        let first = partial.first;
+        if matches!(added, Ok(Some(_))) {
+            self.timers.clear(Timer::Fragments(handle));
+        } else {
+            sa.partial = if partial.reassembly.bytes() > 0 { Some(partial) } else { other };
+            if sa.partial.is_some() && !self.timers.is_set(Timer::Fragments(handle)) {
+                self.timers.set(Timer::Fragments(handle), now + REASSEMBLY);
             }
         }
+        Ok(added?.map(|opened| (opened, first)))
     }
 
     /// Fragments that did not come together in time.

@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use super::init::{NONCE_LEN, caps_of, respond};
-use super::message::{Exchange, HEADER_LEN, Header, Message, NotifyType, Outgoing};
+use super::message::{Exchange, Fault, HEADER_LEN, Header, Message, NotifyType, Outgoing};
 use super::proposal::{IkeChoice, Proposal, choose_ike};
 use super::sa::{Caps, Handle, Init, InitState, PairKey, Sa, Stage, Verdict, digest, profiles_of, refuse};
 use super::task::JobTarget;
@@ -32,10 +32,21 @@ impl Engine {
             }
             return Err(refuse("no_profile", "no IKEv2 profile is configured for this peer"));
         }
-        let m = Message::decode(header.next, bytes.get(HEADER_LEN..).unwrap_or_default())?;
+        let m = match Message::decode(header.next, bytes.get(HEADER_LEN..).unwrap_or_default()) {
+            Ok(m) => m,
+            Err(fault) => {
+                if let Fault::Critical(kind) = fault {
+                    self.refuse_init(from, to, header, NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind]);
+                }
+                return Err(fault.into());
+            }
+        };
         let form = |what: &str| refuse("init_payloads", what.to_owned());
         let nonce = m.nonce.ok_or_else(|| form("no nonce"))?;
-        if self.half_open_total >= self.config.cookie_threshold {
+        let limits = self.config.limits;
+        // Also when one source alone has many: somebody else may be using its address.
+        let of_source = self.half_open.get(&from.ip()).copied().unwrap_or(0);
+        if self.half_open_total >= self.config.cookie_threshold || of_source >= limits.half_open_per_source_max.div_ceil(2) {
             let cookie = m.notify(NotifyType::COOKIE).map_or(&[][..], |n| n.data);
             if !self.cookies.check(cookie, nonce, from.ip(), &header.id.initiator, now) {
                 let cookie = self.cookies.make(nonce, from.ip(), &header.id.initiator, &mut *self.rng, now);
@@ -43,11 +54,10 @@ impl Engine {
                 return Err(refuse("cookie_wanted", format!("{} half-open SAs", self.half_open_total)));
             }
         }
-        let limits = self.config.limits;
         if self.half_open_total >= limits.half_open_max {
             return Err(refuse("half_open_limit", format!("{} half-open SAs", self.half_open_total)));
         }
-        if self.half_open.get(&from.ip()).is_some_and(|n| *n >= limits.half_open_per_source_max) {
+        if of_source >= limits.half_open_per_source_max {
             return Err(refuse("half_open_source_limit", "too many from this address"));
         }
         if self.sas.len() >= limits.established_max.saturating_add(limits.half_open_max) {

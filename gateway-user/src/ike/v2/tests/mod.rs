@@ -1,5 +1,6 @@
 //! Whole engines against each other over a network with a seed.
 
+mod attack;
 mod basic;
 mod collide;
 mod net;
