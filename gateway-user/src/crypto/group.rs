@@ -35,8 +35,21 @@ pub enum DhGroup {
 
 impl DhGroup {
     /// Every group and key encapsulation, by number.
-    pub const ALL: [Self; 8] =
-        [Self::Modp768, Self::Modp1024, Self::Modp1536, Self::Modp2048, Self::Modp3072, Self::Modp4096, Self::Ecp256, Self::Ecp384];
+    pub const ALL: [Self; 13] = [
+        Self::Modp768,
+        Self::Modp1024,
+        Self::Modp1536,
+        Self::Modp2048,
+        Self::Modp3072,
+        Self::Modp4096,
+        Self::Modp6144,
+        Self::Modp8192,
+        Self::Ecp256,
+        Self::Ecp384,
+        Self::Ecp521,
+        Self::X25519,
+        Self::MlKem768,
+    ];
 
     /// Name in lower case, as [`super::kat::self_test`] reports it.
     pub const fn name(self) -> &'static str {

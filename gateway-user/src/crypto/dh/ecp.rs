@@ -1,4 +1,4 @@
-//! ECP groups: P-256 (19) and P-384 (20). A public value is x‖y without a format byte (RFC 5903 7), the result is x (9).
+//! ECP groups: P-256 (19), P-384 (20) and P-521 (21). A public value is x‖y without a format byte (RFC 5903 7), the result is x (9).
 
 use crate::crypto::{CryptoError, Secret};
 use crate::rng::Random;
@@ -10,18 +10,20 @@ use zeroize::Zeroize;
 const MAX_TRIES: usize = 8;
 
 macro_rules! curve {
-    ($curve:ident, $len:literal, $scalar:ident, $public:ident, $shared:ident) => {
+    ($curve:ident, $len:literal, $top:literal, $scalar:ident, $public:ident, $shared:ident) => {
         /// A scalar from 1 to the order - 1, by rejection.
         pub(super) fn $scalar(rng: &mut dyn Random) -> Secret {
             let mut bytes = vec![0; $len];
             for _ in 0..MAX_TRIES {
                 rng.fill(&mut bytes);
+                // Bits above the order would refuse nearly every draw.
+                bytes[0] &= $top;
                 if $curve::SecretKey::from_slice(&bytes).is_ok() {
                     return Secret::new(bytes);
                 }
             }
             // A stuck generator: stay in range instead of spinning. The result is no worse than the generator.
-            bytes[0] &= 0x7f;
+            bytes[0] &= $top >> 1;
             bytes[$len - 1] |= 1;
             Secret::new(bytes)
         }
@@ -47,5 +49,6 @@ macro_rules! curve {
     };
 }
 
-curve!(p256, 32, scalar256, public256, shared256);
-curve!(p384, 48, scalar384, public384, shared384);
+curve!(p256, 32, 0xff, scalar256, public256, shared256);
+curve!(p384, 48, 0xff, scalar384, public384, shared384);
+curve!(p521, 66, 0x01, scalar521, public521, shared521);

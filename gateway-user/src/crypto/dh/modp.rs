@@ -1,22 +1,25 @@
-//! Groups over a safe prime with generator 2. The hot loop stays inside `crypto-bigint`: constant time in the exponent's value.
+//! Groups over a safe prime with generator 2. The arithmetic is `crypto-bigint`'s, of fixed size; what is here chooses the order
+//! of multiplications. It depends on the exponent's length only, and every table entry is read for every digit.
 
 use super::primes;
 use crate::crypto::{CryptoError, DhGroup, Secret};
 use crate::rng::Random;
-use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
-use crypto_bigint::{BoxedUint, Resize};
-use std::sync::OnceLock;
-use zeroize::Zeroize;
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{CtAssign, CtEq, Odd, U768, U1024, U1536, U2048, U3072, U4096, U6144, U8192, Uint};
+use std::sync::{LazyLock, OnceLock};
+use zeroize::{Zeroize, Zeroizing};
 
-/// Length of the private exponent in bits: about the larger estimate of RFC 3526 8 (240, 320, 420, 480), rounded up to whole
-/// words. More would cost time and add nothing, since the strength of the group is then the limit.
+/// Length of the private exponent in bits: at least twice the strength of the group by the larger estimate of RFC 3526 8 for the
+/// big groups, and for 2048 bits between its two (220 and 320; SP 800-56A wants 224). More would cost time and add nothing,
+/// since the strength of the group is then the limit. A multiple of 32, as [`Comb`] wants it.
 const fn exponent_bits(group: DhGroup) -> usize {
     match group {
-        DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536 => 256,
-        DhGroup::Modp2048 => 320,
+        DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536 | DhGroup::Modp2048 => 256,
         DhGroup::Modp3072 => 448,
-        DhGroup::Modp4096 | DhGroup::Modp6144 | DhGroup::Modp8192 => 512,
-        // The others draw a scalar instead.
+        DhGroup::Modp4096 => 512,
+        DhGroup::Modp6144 => 576,
+        DhGroup::Modp8192 => 640,
+        // The others draw a scalar or a seed instead.
         DhGroup::Ecp256 | DhGroup::Ecp384 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => 0,
     }
 }
@@ -32,67 +35,173 @@ pub(super) fn exponent(group: DhGroup, rng: &mut dyn Random) -> Secret {
 }
 
 pub(super) fn public(group: DhGroup, exponent: &Secret) -> Result<Vec<u8>, CryptoError> {
-    let params = params(group)?;
-    let mut result = power(params, BoxedUint::from(2u8).resize(params.bits_precision()), exponent)?;
-    let bytes = result.to_be_bytes().into_vec();
-    result.zeroize();
-    Ok(bytes)
+    Ok(prime(group)?.public(exponent.expose()))
 }
 
 pub(super) fn shared(group: DhGroup, exponent: &Secret, peer: &[u8]) -> Result<Secret, CryptoError> {
-    let params = params(group)?;
-    let peer = BoxedUint::from_be_slice(peer, params.bits_precision()).map_err(|_| CryptoError::PublicInvalid)?;
-    let one = BoxedUint::one_with_precision(params.bits_precision());
-    let modulus: &BoxedUint = params.modulus().as_ref();
-    // 0, 1 and p - 1 make subgroups of one or two elements; p and more are no canonical values (RFC 6989 2.1).
-    if peer <= one || peer >= modulus.wrapping_sub(&one) {
-        return Err(CryptoError::PublicInvalid);
+    prime(group)?.shared(exponent.expose(), peer)
+}
+
+/// The arithmetic of one group.
+trait Prime: Sync {
+    /// 2^exponent.
+    fn public(&self, exponent: &[u8]) -> Vec<u8>;
+    /// peer^exponent, for a peer's value from 2 to p - 2.
+    fn shared(&self, exponent: &[u8], peer: &[u8]) -> Result<Secret, CryptoError>;
+}
+
+struct Modp<const L: usize> {
+    params: FixedMontyParams<L>,
+    /// Powers of the generator for exponents of this many bytes; 0: this group has none. Built at first use.
+    comb_bytes: usize,
+    comb: OnceLock<Comb<L>>,
+}
+
+fn prime(group: DhGroup) -> Result<&'static dyn Prime, CryptoError> {
+    macro_rules! group {
+        ($uint:ident, $hex:ident, $comb:expr) => {{
+            const P: Odd<$uint> = Odd::<$uint>::from_be_hex(primes::$hex);
+            static PRIME: LazyLock<Modp<{ $uint::LIMBS }>> = LazyLock::new(|| Modp::new(P, $comb));
+            Ok(&*PRIME)
+        }};
     }
-    let mut result = power(params, peer, exponent)?;
-    let mut bytes = result.to_be_bytes();
-    result.zeroize();
-    let secret = Secret::new(bytes.to_vec());
-    bytes.zeroize();
-    Ok(secret)
+    // Tables only for the two groups of today's peers: they take 32 KiB and 84 KiB.
+    match group {
+        DhGroup::Modp768 => group!(U768, MODP_768, 0),
+        DhGroup::Modp1024 => group!(U1024, MODP_1024, 0),
+        DhGroup::Modp1536 => group!(U1536, MODP_1536, 0),
+        DhGroup::Modp2048 => group!(U2048, MODP_2048, exponent_bits(DhGroup::Modp2048) / 8),
+        DhGroup::Modp3072 => group!(U3072, MODP_3072, exponent_bits(DhGroup::Modp3072) / 8),
+        DhGroup::Modp4096 => group!(U4096, MODP_4096, 0),
+        DhGroup::Modp6144 => group!(U6144, MODP_6144, 0),
+        DhGroup::Modp8192 => group!(U8192, MODP_8192, 0),
+        DhGroup::Ecp256 | DhGroup::Ecp384 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => Err(CryptoError::Internal),
+    }
 }
 
-fn power(params: &BoxedMontyParams, base: BoxedUint, exponent: &Secret) -> Result<BoxedUint, CryptoError> {
-    let bits = u32::try_from(exponent.len() * 8).map_err(|_| CryptoError::Internal)?;
-    let mut exponent = BoxedUint::from_be_slice(exponent.expose(), bits).map_err(|_| CryptoError::Internal)?;
-    let mut base = BoxedMontyForm::new(base, params);
-    let mut result = base.pow_bounded_exp(&exponent, bits);
-    let value = result.retrieve();
-    exponent.zeroize();
-    base.zeroize();
-    result.zeroize();
-    Ok(value)
+impl<const L: usize> Prime for Modp<L> {
+    fn public(&self, exponent: &[u8]) -> Vec<u8> {
+        let mut result = if exponent.len() == self.comb_bytes {
+            self.comb.get_or_init(|| Comb::new(&self.params, self.comb_bytes)).power(&self.params, exponent)
+        } else {
+            self.power(&Uint::from_u8(2), exponent)
+        };
+        let bytes = to_bytes(&result);
+        result.zeroize();
+        bytes
+    }
+
+    fn shared(&self, exponent: &[u8], peer: &[u8]) -> Result<Secret, CryptoError> {
+        if peer.len() != Uint::<L>::BYTES {
+            return Err(CryptoError::PublicInvalid);
+        }
+        let peer = Uint::from_be_slice(peer);
+        // 0, 1 and p - 1 make subgroups of one or two elements; p and more are no canonical values (RFC 6989 2.1).
+        if peer <= Uint::ONE || peer >= self.params.modulus().wrapping_sub(&Uint::ONE) {
+            return Err(CryptoError::PublicInvalid);
+        }
+        let mut result = self.power(&peer, exponent);
+        let secret = Secret::new(to_bytes(&result));
+        result.zeroize();
+        Ok(secret)
+    }
 }
 
-/// Montgomery constants of the group, computed once.
-fn params(group: DhGroup) -> Result<&'static BoxedMontyParams, CryptoError> {
-    static TABLE: [OnceLock<Option<BoxedMontyParams>>; 6] = [const { OnceLock::new() }; 6];
-    let (slot, hex) = match group {
-        DhGroup::Modp768 => (0, primes::MODP_768),
-        DhGroup::Modp1024 => (1, primes::MODP_1024),
-        DhGroup::Modp1536 => (2, primes::MODP_1536),
-        DhGroup::Modp2048 => (3, primes::MODP_2048),
-        DhGroup::Modp3072 => (4, primes::MODP_3072),
-        DhGroup::Modp4096 => (5, primes::MODP_4096),
-        DhGroup::Modp6144
-        | DhGroup::Modp8192
-        | DhGroup::Ecp256
-        | DhGroup::Ecp384
-        | DhGroup::Ecp521
-        | DhGroup::X25519
-        | DhGroup::MlKem768 => return Err(CryptoError::Internal),
-    };
-    let computed = TABLE[slot].get_or_init(|| {
-        let bits = u32::try_from(hex.len() * 4).ok()?;
-        let prime = BoxedUint::from_be_hex(hex, bits).into_option()?;
+impl<const L: usize> Modp<L> {
+    fn new(prime: Odd<Uint<L>>, comb_bytes: usize) -> Self {
         // The prime is public: variable time is fine.
-        Some(BoxedMontyParams::new_vartime(prime.into_odd().into_option()?))
-    });
-    computed.as_ref().ok_or(CryptoError::Internal)
+        Self { params: FixedMontyParams::new_vartime(prime), comb_bytes, comb: OnceLock::new() }
+    }
+
+    /// base^exponent, four bits of the exponent at a time.
+    fn power(&self, base: &Uint<L>, exponent: &[u8]) -> Uint<L> {
+        let base = FixedMontyForm::new(base, &self.params);
+        let mut powers = [Uint::ONE; 16];
+        let mut power = FixedMontyForm::one(&self.params);
+        for slot in &mut powers {
+            *slot = power.to_montgomery();
+            power = power.mul(&base);
+        }
+        let mut result = FixedMontyForm::one(&self.params);
+        for digit in exponent.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+            for _ in 0..4 {
+                result = result.square();
+            }
+            result = multiply(&result, &powers, digit);
+        }
+        retrieve(result)
+    }
+}
+
+/// Powers of the generator, so that 2^x takes an eighth of the multiplications (Lim and Lee, CRYPTO '94): with x as `4 * n` bytes
+/// in little-endian order, table v holds for every subset of {0, 1, 2, 3} the product of 2^(2^(8 (n k + v))) over its members k.
+struct Comb<const L: usize> {
+    tables: Vec<[Uint<L>; 16]>,
+}
+
+impl<const L: usize> Comb<L> {
+    /// For exponents of `bytes` bytes, a multiple of 4.
+    fn new(params: &FixedMontyParams<L>, bytes: usize) -> Self {
+        let n = bytes / 4;
+        let mut bases = Vec::with_capacity(bytes);
+        let mut base = FixedMontyForm::new(&Uint::from_u8(2), params);
+        for _ in 0..bytes {
+            bases.push(base);
+            for _ in 0..8 {
+                base = base.square();
+            }
+        }
+        let table = |v: usize| {
+            let mut table = [FixedMontyForm::one(params).to_montgomery(); 16];
+            for (k, base) in bases.iter().skip(v).step_by(n).enumerate() {
+                for subset in 0..1 << k {
+                    table[subset | 1 << k] = FixedMontyForm::from_montgomery(table[subset], params).mul(base).to_montgomery();
+                }
+            }
+            table
+        };
+        Self { tables: (0..n).map(table).collect() }
+    }
+
+    /// 2^exponent; `exponent` has the length the tables were made for.
+    fn power(&self, params: &FixedMontyParams<L>, exponent: &[u8]) -> Uint<L> {
+        let n = self.tables.len();
+        let mut result = FixedMontyForm::one(params);
+        for bit in (0..8).rev() {
+            result = result.square();
+            for (v, table) in self.tables.iter().enumerate() {
+                let members = exponent.iter().rev().skip(v).step_by(n).enumerate();
+                let subset = members.fold(0, |subset, (k, byte)| subset | ((byte >> bit) & 1) << k);
+                result = multiply(&result, table, subset);
+            }
+        }
+        retrieve(result)
+    }
+}
+
+/// `value` times the entry `digit`, without telling which it was.
+fn multiply<const L: usize>(value: &FixedMontyForm<L>, table: &[Uint<L>; 16], digit: u8) -> FixedMontyForm<L> {
+    let mut factor = Uint::ZERO;
+    for (entry, index) in table.iter().zip(0u8..) {
+        factor.ct_assign(entry, index.ct_eq(&digit));
+    }
+    let product = value.mul(&FixedMontyForm::from_montgomery(factor, value.params()));
+    factor.zeroize();
+    product
+}
+
+fn retrieve<const L: usize>(mut result: FixedMontyForm<L>) -> Uint<L> {
+    let value = result.retrieve();
+    result.as_montgomery_mut().zeroize();
+    value
+}
+
+/// Big endian, with leading zeros.
+fn to_bytes<const L: usize>(value: &Uint<L>) -> Vec<u8> {
+    let words = Zeroizing::new(value.to_words());
+    let mut bytes = Vec::with_capacity(Uint::<L>::BYTES);
+    words.iter().rev().for_each(|word| bytes.extend_from_slice(&word.to_be_bytes()));
+    bytes
 }
 
 #[cfg(test)]
@@ -100,20 +209,23 @@ mod tests {
     use super::*;
     use crate::crypto::DhSecret;
     use crate::rng::Seeded;
-    use crypto_bigint::{Limb, NonZero};
+    use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
+    use crypto_bigint::{BoxedUint, Limb, NonZero, Resize};
 
     /// (group, bits, constant c of RFC 2409 6 and RFC 3526): p = 2^n - 2^(n-64) - 1 + 2^64 * ([2^(n-130) pi] + c).
-    const MODP: [(DhGroup, u32, u32); 6] = [
+    const MODP: [(DhGroup, u32, u32); 8] = [
         (DhGroup::Modp768, 768, 149_686),
         (DhGroup::Modp1024, 1024, 129_093),
         (DhGroup::Modp1536, 1536, 741_804),
         (DhGroup::Modp2048, 2048, 124_476),
         (DhGroup::Modp3072, 3072, 1_690_314),
         (DhGroup::Modp4096, 4096, 240_904),
+        (DhGroup::Modp6144, 6144, 929_484),
+        (DhGroup::Modp8192, 8192, 4_743_158),
     ];
 
-    /// Fractional bits of the fixed-point numbers below: the 4096-bit prime needs 3966, the rest absorbs rounding.
-    const FRACTION: u32 = 4096;
+    /// Fractional bits of the fixed-point numbers below: the 8192-bit prime needs 8062, the rest absorbs rounding.
+    const FRACTION: u32 = 8192;
     const WIDTH: u32 = FRACTION + 64;
 
     fn small(v: u32) -> NonZero<Limb> {
@@ -142,8 +254,57 @@ mod tests {
         a.wrapping_sub(arctan_of_inverse(239).shl_vartime(2).unwrap())
     }
 
-    fn prime(group: DhGroup) -> BoxedUint {
-        params(group).unwrap().modulus().as_ref().clone()
+    fn modulus(group: DhGroup) -> BoxedUint {
+        let hex = match group {
+            DhGroup::Modp768 => primes::MODP_768,
+            DhGroup::Modp1024 => primes::MODP_1024,
+            DhGroup::Modp1536 => primes::MODP_1536,
+            DhGroup::Modp2048 => primes::MODP_2048,
+            DhGroup::Modp3072 => primes::MODP_3072,
+            DhGroup::Modp4096 => primes::MODP_4096,
+            DhGroup::Modp6144 => primes::MODP_6144,
+            DhGroup::Modp8192 => primes::MODP_8192,
+            other => panic!("{other:?}"),
+        };
+        BoxedUint::from_be_hex(hex, u32::try_from(hex.len() * 4).unwrap()).unwrap()
+    }
+
+    fn params(p: &BoxedUint) -> BoxedMontyParams {
+        BoxedMontyParams::new_vartime(p.clone().into_odd().unwrap())
+    }
+
+    /// The library's own power, which our order of multiplications must agree with.
+    fn power(group: DhGroup, base: &[u8], exponent: &[u8]) -> Vec<u8> {
+        let p = modulus(group);
+        let base = BoxedUint::from_be_slice(base, p.bits_precision()).unwrap();
+        let exponent = BoxedUint::from_be_slice(exponent, u32::try_from(exponent.len() * 8).unwrap()).unwrap();
+        BoxedMontyForm::new(base, &params(&p)).pow(&exponent).retrieve().to_be_bytes().into_vec()
+    }
+
+    #[test]
+    fn powers_are_those_of_the_library() {
+        let mut rng = Seeded::new(23);
+        for (group, n, _) in MODP {
+            let len = group.public_len();
+            let mut two = vec![0; len];
+            two[len - 1] = 2;
+            // Every digit at its extremes, and lengths that no table was made for.
+            let bytes = exponent_bits(group) / 8;
+            let mut exponents = vec![vec![0xc3; 5], vec![]];
+            // Without optimisation the big groups take long; their loop is the same.
+            if n <= 3072 {
+                exponents.push(exponent(group, &mut rng).expose().to_vec());
+                exponents.extend([vec![0xff; bytes], vec![0; bytes], vec![0x80; bytes], vec![1; bytes]]);
+            }
+            for x in exponents {
+                let secret = DhSecret::from_bytes(group, &x);
+                let public = secret.public().unwrap();
+                assert_eq!(public, power(group, &two, &x), "{n} {x:x?}");
+                let mut peer = vec![0; len];
+                rng.fill(&mut peer[1..]);
+                assert_eq!(secret.shared(&peer).unwrap().expose(), power(group, &peer, &x), "{n} {x:x?}");
+            }
+        }
     }
 
     #[test]
@@ -158,7 +319,7 @@ mod tests {
                 .wrapping_sub(one.shl_vartime(n - 64).unwrap())
                 .wrapping_sub(&one)
                 .wrapping_add(middle.shl_vartime(64).unwrap());
-            assert_eq!(p, prime(group).resize(WIDTH), "{}", group.name());
+            assert_eq!(p, modulus(group).resize(WIDTH), "{}", group.name());
         }
     }
 
@@ -166,9 +327,9 @@ mod tests {
     fn two_generates_the_subgroup_of_prime_order() {
         // 2^((p-1)/2) = 1: also a Fermat test of p to base 2.
         for (group, n, _) in MODP {
-            let params = params(group).unwrap();
-            let order = prime(group).shr_vartime(1).unwrap();
-            let two = BoxedMontyForm::new(BoxedUint::from(2u8).resize(n), params);
+            let p = modulus(group);
+            let order = p.shr_vartime(1).unwrap();
+            let two = BoxedMontyForm::new(BoxedUint::from(2u8).resize(n), &params(&p));
             assert!(bool::from(two.pow(&order).retrieve().is_one()), "{}", group.name());
         }
     }
@@ -177,10 +338,10 @@ mod tests {
     fn p_and_its_half_pass_miller_rabin() {
         // Both are 3 mod 4, so that one power decides: b^((n-1)/2) is 1 or n - 1.
         for (group, n, _) in MODP {
-            let p = prime(group);
+            let p = modulus(group);
             for candidate in [p.clone(), p.shr_vartime(1).unwrap()] {
                 assert_eq!(candidate.as_words()[0] & 3, 3);
-                let params = BoxedMontyParams::new_vartime(candidate.clone().into_odd().unwrap());
+                let params = params(&candidate);
                 let half = candidate.shr_vartime(1).unwrap();
                 let minus_one = candidate.wrapping_sub(BoxedUint::one_with_precision(n));
                 for base in [3u8, 5] {
@@ -196,7 +357,7 @@ mod tests {
         for (group, _, _) in MODP {
             let secret = group.generate(&mut Seeded::new(5));
             let len = group.public_len();
-            let p = prime(group);
+            let p = modulus(group);
             let bytes = |v: &BoxedUint| v.to_be_bytes().into_vec();
             let one = BoxedUint::one_with_precision(p.bits_precision());
             let refused =
