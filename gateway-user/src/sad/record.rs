@@ -44,14 +44,14 @@ pub struct ChildRecord {
     pub lease_hi: u64,
 }
 
-fn put_addr(w: &mut Writer, a: IpAddr) {
+pub(crate) fn put_addr(w: &mut Writer, a: IpAddr) {
     match a {
         IpAddr::V4(a) => w.u8(4).bytes(&a.octets()),
         IpAddr::V6(a) => w.u8(6).bytes(&a.octets()),
     };
 }
 
-fn get_addr(r: &mut Reader<'_>) -> Decode<IpAddr> {
+pub(crate) fn get_addr(r: &mut Reader<'_>) -> Decode<IpAddr> {
     match r.u8("address family")? {
         4 => Ok(IpAddr::V4(Ipv4Addr::from(r.array::<4>("address")?))),
         6 => Ok(IpAddr::V6(Ipv6Addr::from(r.array::<16>("address")?))),
@@ -74,7 +74,7 @@ fn get_selector(r: &mut Reader<'_>) -> Decode<Selector> {
 }
 
 /// Codes are positions, from 1: new ones go to the end.
-const CIPHERS: [CipherAlg; 28] = {
+pub(crate) const CIPHERS: [CipherAlg; 28] = {
     use AesKey::*;
     use CipherAlg::*;
     use Icv::*;
@@ -109,7 +109,7 @@ const CIPHERS: [CipherAlg; 28] = {
         ChaCha20Poly1305,
     ]
 };
-const INTEGS: [IntegAlg; 7] = [
+pub(crate) const INTEGS: [IntegAlg; 7] = [
     IntegAlg::HmacMd5,
     IntegAlg::HmacSha1,
     IntegAlg::HmacSha256,
@@ -119,12 +119,12 @@ const INTEGS: [IntegAlg; 7] = [
     IntegAlg::AesCmac,
 ];
 
-fn code<T: PartialEq>(table: &[T], v: &T) -> u8 {
+pub(crate) fn code<T: PartialEq>(table: &[T], v: &T) -> u8 {
     // Codes count from 1; 0 means none.
     table.iter().position(|t| t == v).map_or(0, |p| p as u8 + 1)
 }
 
-fn uncode<T: Copy>(table: &[T], c: u8, field: &'static str) -> Decode<T> {
+pub(crate) fn uncode<T: Copy>(table: &[T], c: u8, field: &'static str) -> Decode<T> {
     (c as usize).checked_sub(1).and_then(|i| table.get(i)).copied().ok_or(DecodeError::Value { field, got: c.into() })
 }
 

@@ -44,9 +44,14 @@ impl DhGroup {
 }
 
 impl DhSecret {
-    /// A known private value, for known answers.
+    /// A known private value: of a mirrored exchange, or for known answers.
     pub(crate) fn from_bytes(group: DhGroup, exponent: &[u8]) -> Self {
         Self { group, exponent: Secret::new(exponent.to_vec()) }
+    }
+
+    /// The private value, for the standby's copy of an exchange under way: [`Self::from_bytes`] takes it back.
+    pub(crate) fn bytes(&self) -> &Secret {
+        &self.exponent
     }
 
     /// The group the secret belongs to.

@@ -199,7 +199,7 @@ impl Engine {
         self.ike_up(handle, peer_id, message_id + 1, 0, now);
         if let Some(mut child) = child {
             child.ni = ni;
-            self.child_response(handle, child, m, Some(&nr), now);
+            self.child_response(handle, child, m, Some(&nr), None, now);
         }
         self.ike_ready(handle, m.notify(NotifyType::INITIAL_CONTACT).is_some(), now);
     }

@@ -36,8 +36,6 @@ pub(super) struct Child {
     pub(super) inbound_only: Option<Box<ChildSa>>,
     /// The pair that it replaces.
     pub(super) replaces: Option<Spi>,
-    /// On a standby: the pair itself was mirrored, not only the IKE SA's mention of it.
-    pub(super) mirrored: bool,
 }
 
 impl Child {
@@ -60,7 +58,6 @@ impl Child {
             deleting: false,
             inbound_only: None,
             replaces: None,
-            mirrored: true,
         }
     }
 

@@ -7,9 +7,9 @@ use super::message::{Message, Notify, NotifyType, Outgoing, Protocol};
 use super::proposal::{Proposal, accept_esp, esp_offer};
 use super::sa::{Handle, PairKey, Sa, Verdict, ended, entries_of, refuse};
 use super::selectors;
-use super::task::{ChildAgreed, ChildTask, Current, JobTarget, Phase, Task, Want, What};
+use super::task::{ChildAgreed, ChildTask, Current, JobTarget, Phase, Sent, Task, Want, What};
 use super::timer::Timer;
-use crate::crypto::Secret;
+use crate::crypto::{DhSecret, Secret};
 use crate::id::{IkeVersion, Spi};
 use crate::ike::api::IkeCommand;
 use crate::ike::job::{Job, Outcome};
@@ -104,7 +104,7 @@ impl Engine {
             spi_in,
             ni,
             group,
-            secret: None,
+            secret: Secret::default(),
             public: Vec::new(),
             agreed: None,
             rival: None,
@@ -151,7 +151,7 @@ impl Engine {
         match outcome {
             Outcome::Dh(done) if done.error.is_none() => {
                 task.public = done.public.unwrap_or_default();
-                task.secret = Some(done.secret);
+                task.secret = done.secret.bytes().clone();
                 let out = task.request();
                 self.send_request(handle, What::Child(task), &out, now);
             }
@@ -166,6 +166,7 @@ impl Engine {
         mut task: Box<ChildTask>,
         m: &Message<'_>,
         auth_nr: Option<&[u8]>,
+        sent: Option<Sent>,
         now: Instant,
     ) {
         if m.sa.is_none()
@@ -188,10 +189,11 @@ impl Engine {
         }
         let group = agreed.choice.suite.group;
         task.agreed = Some(agreed);
-        match (group, m.ke, task.secret.take()) {
-            (Some(_), Some(ke), Some(secret)) => {
+        match (group, m.ke, sent) {
+            (Some(group), Some(ke), Some(sent)) => {
+                let secret = DhSecret::from_bytes(group, task.secret.expose());
                 let ke = ke.data.to_vec();
-                self.set_current(handle, What::Child(task), Phase::Finish);
+                self.set_current(handle, What::Child(task), Phase::Finish(sent));
                 self.push_job(JobTarget::Task(handle), Job::dh(secret, false, Some(ke)));
             }
             (Some(_), ..) => {

@@ -4,6 +4,7 @@ use super::child::Child;
 use super::cookie::Cookies;
 use super::message::{Exchange, Header, HeaderFault, invalid_major_version};
 use super::sa::{Handle, Pair, PairKey, Sa, Stage, entries_of};
+use super::state::Listed;
 use super::task::{FlowKey, JobTarget, Want};
 use super::timer::{Timer, Timers};
 use crate::id::{IkeSaId, IkeVersion, Spi};
@@ -61,6 +62,8 @@ pub struct Engine {
     pub(super) outbound: HashMap<(Handle, Spi), Spi>,
     /// The pair that carries a flow.
     pub(super) flows: HashMap<FlowKey, Spi>,
+    /// On a standby: pairs that an IKE SA mentions.
+    pub(super) listed: HashMap<Spi, (Handle, Listed)>,
     pub(super) timers: Timers,
     jobs: VecDeque<Job>,
     job_targets: HashMap<u64, JobTarget>,
@@ -94,6 +97,7 @@ impl Engine {
             children: HashMap::new(),
             outbound: HashMap::new(),
             flows: HashMap::new(),
+            listed: HashMap::new(),
             timers: Timers::default(),
             jobs: VecDeque::new(),
             job_targets: HashMap::new(),
@@ -514,7 +518,7 @@ impl Engine {
     /// Emits the mirrored state of every IKE SA that changed, the youngest first: a pair that moved to it is never without one.
     pub(super) fn flush(&mut self, now: Instant) {
         for handle in std::mem::take(&mut self.dirty).into_iter().rev() {
-            if let Some(record) = self.sas.get(&handle).and_then(|sa| self.encode(sa, now)) {
+            if let Some(record) = self.sas.get(&handle).and_then(|sa| self.encode(handle, sa, now)) {
                 self.events.push_back(IkeEvent::Sync(record));
             }
         }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A repeated request is answered again after this time at the soonest.
 const RESEND_GAP: Duration = Duration::from_millis(100);
+/// Transmissions of the Delete of an IKE SA.
+pub(super) const DELETE_TRIES: u32 = 4;
 /// Fragments of one message come within this time.
 const REASSEMBLY: Duration = Duration::from_secs(30);
 
@@ -188,17 +190,26 @@ impl Engine {
         self.authentic(handle, from, to, now);
         self.timers.clear(Timer::Request(handle));
         let current = self.sas.get_mut(&handle).and_then(Sa::up_mut).and_then(|up| up.current.take()).ok_or_else(ended)?;
-        self.dirty.insert(handle);
+        let Phase::Sent(sent) = current.phase else { return Err(ended()) };
         let decoded = Message::decode(opened.first, &opened.plain);
         let fault = decoded.as_ref().err().copied();
         match (current.what, decoded) {
-            (What::Child(task), Ok(m)) => self.child_response(handle, task, &m, None, now),
+            (What::Child(task), Ok(m)) => self.child_response(handle, task, &m, None, Some(sent), now),
             (What::Child(task), Err(fault)) => self.child_failed(handle, *task, &format!("the answer is malformed: {fault}"), now),
-            (What::RekeyIke(task), Ok(m)) => self.rekey_response(handle, task, &m, now),
+            (What::RekeyIke(task), Ok(m)) => self.rekey_response(handle, task, &m, sent, now),
             (What::RekeyIke(_), Err(fault)) => self.rekey_failed(handle, &format!("the answer is malformed: {fault}"), now),
             (What::DeleteChildren(spis), _) => self.deleted(handle, &spis, now),
             (What::DeleteIke, _) => self.remove_ike(handle, "deleted", now),
+            (What::Abandoned(spi), _) => {
+                self.release(&What::Abandoned(spi));
+                self.add_task(handle, Task::DeleteChildren(vec![spi]), now);
+            }
             (What::Liveness, _) => {}
+        }
+        // While a shared secret is being computed the standby keeps to the request: it would draw the same answer again.
+        let finishing = |c: &Current| matches!(c.phase, Phase::Finish(_));
+        if self.sas.get(&handle).and_then(Sa::up).is_some_and(|u| !u.current.as_ref().is_some_and(finishing)) {
+            self.dirty.insert(handle);
         }
         self.run_tasks(handle, now);
         match fault {
@@ -228,7 +239,9 @@ impl Engine {
             (What::RekeyIke(_), Task::RekeyIke) | (What::DeleteIke, Task::DeleteIke) => true,
             // Whatever is asked shows whether the peer lives.
             (_, Task::Liveness) => true,
-            (What::Child(_) | What::RekeyIke(_) | What::DeleteChildren(_) | What::DeleteIke | What::Liveness, _) => false,
+            (What::Child(_) | What::RekeyIke(_) | What::DeleteChildren(_) | What::DeleteIke | What::Liveness | What::Abandoned(_), _) => {
+                false
+            }
         };
         if up.tasks.iter().any(waits) || up.current.as_ref().is_some_and(runs) || up.tasks.len() >= TASKS_MAX {
             return;
@@ -285,6 +298,10 @@ impl Engine {
         if let (What::Liveness, Some(dpd)) = (&what, config.dpd) {
             (first, tries, doubles) = (dpd.retry, dpd.retries.max(1), false);
         }
+        if matches!(what, What::DeleteIke) {
+            // Nothing depends on the answer: a peer that has not got the SA any more says nothing.
+            tries = tries.min(DELETE_TRIES);
+        }
         let Some(message_id) = self.sas.get(&handle).and_then(Sa::up).map(|up| up.send_id) else { return };
         let packets = self.seal(handle, what.exchange(), false, message_id, out);
         let Some(up) = self.sas.get_mut(&handle).and_then(Sa::up_mut) else { return };
@@ -321,8 +338,9 @@ impl Engine {
             What::Child(task) => self.child_computed(handle, task, outcome, now),
             What::RekeyIke(task) if prepare => self.rekey_prepared(handle, task, outcome, now),
             What::RekeyIke(task) => self.rekey_computed(handle, task, outcome, now),
-            What::DeleteChildren(_) | What::DeleteIke | What::Liveness => {}
+            What::DeleteChildren(_) | What::DeleteIke | What::Liveness | What::Abandoned(_) => {}
         }
+        self.dirty.insert(handle);
         self.run_tasks(handle, now);
     }
 

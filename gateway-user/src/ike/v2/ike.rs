@@ -231,8 +231,8 @@ impl Engine {
             self.release(&current.what);
         }
         // The peer made the new SA while our own rekey was on its way, and ended the old one.
-        match rival.filter(|(h, _)| self.sas.contains_key(h)) {
-            Some((heir, _)) => self.inherit(handle, heir, now),
+        match rival.and_then(|(id, _)| self.by_id(&id)) {
+            Some(heir) => self.inherit(handle, heir, now),
             None => {
                 for spi in children {
                     self.remove_child(spi, cause, false, now);
@@ -251,6 +251,10 @@ impl Engine {
             What::Child(task) => {
                 self.command(crate::ike::api::IkeCommand::ReleaseSpi(task.spi_in));
                 Some(task.want.clone())
+            }
+            What::Abandoned(spi) => {
+                self.command(crate::ike::api::IkeCommand::ReleaseSpi(*spi));
+                None
             }
             What::RekeyIke(_) | What::DeleteChildren(_) | What::DeleteIke | What::Liveness => None,
         }

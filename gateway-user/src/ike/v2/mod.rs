@@ -22,6 +22,7 @@ pub mod proposal;
 mod rekey;
 mod sa;
 pub mod selectors;
+mod state;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,9 @@ use super::keymat::{IkeKeys, skeyseed_next};
 use super::message::{Message, NotifyType, Outgoing};
 use super::proposal::{IkeChoice, accept_ike, choose_ike, ike_offer};
 use super::sa::{Fail, Fate, Handle, Sa, Stage, Verdict, ended, refuse};
-use super::task::{Answering, JobTarget, Phase, RekeyAnswer, RekeyTask, Task, What};
+use super::task::{Answering, JobTarget, Phase, RekeyAnswer, RekeyTask, Sent, Task, What};
 use super::timer::Timer;
-use crate::crypto::{DhGroup, Secret};
+use crate::crypto::{DhGroup, DhSecret, Secret};
 use crate::id::IkeSaId;
 use crate::ike::api::IkeEvent;
 use crate::ike::job::{Job, Outcome};
@@ -27,7 +27,7 @@ impl Engine {
         let offered = up.profile.proposals.iter().flat_map(|p| &p.groups).copied();
         let group = offered.clone().find(|g| *g == up.suite.group).or_else(|| offered.clone().next());
         let Some(group) = group else { return self.retry_rekey(handle, now) };
-        let task = RekeyTask { spi, ni, group, secret: None, public: Vec::new(), regrouped: false, agreed: None };
+        let task = RekeyTask { spi, ni, group, secret: Secret::default(), public: Vec::new(), regrouped: false, agreed: None };
         self.prepare_rekey(handle, Box::new(task));
     }
 
@@ -45,12 +45,12 @@ impl Engine {
         let mut out = Outgoing::new();
         out.sa(&ike_offer(&up.profile.proposals, Some(task.spi))).nonce(&task.ni).ke(task.group.number(), &public);
         task.public = public;
-        task.secret = Some(done.secret);
+        task.secret = done.secret.bytes().clone();
         self.send_request(handle, What::RekeyIke(task), &out, now);
     }
 
     /// The peer answered.
-    pub(super) fn rekey_response(&mut self, handle: Handle, mut task: Box<RekeyTask>, m: &Message<'_>, now: Instant) {
+    pub(super) fn rekey_response(&mut self, handle: Handle, mut task: Box<RekeyTask>, m: &Message<'_>, sent: Sent, now: Instant) {
         if let Some(n) = m.error().filter(|_| m.sa.is_none()) {
             let group = n.group().filter(|_| n.kind == NotifyType::INVALID_KE_PAYLOAD).and_then(DhGroup::from_number);
             let up = self.sas.get(&handle).and_then(Sa::up);
@@ -66,11 +66,12 @@ impl Engine {
         }
         match self.check_rekey(handle, &task, m) {
             Ok(choice) => {
-                let (Some(ke), Some(nr), Some(secret)) = (m.ke, m.nonce, task.secret.take()) else {
+                let (Some(ke), Some(nr)) = (m.ke, m.nonce) else {
                     return self.rekey_failed(handle, "the answer lacks a payload", now);
                 };
+                let secret = DhSecret::from_bytes(task.group, task.secret.expose());
                 task.agreed = Some((choice, nr.to_vec()));
-                self.set_current(handle, What::RekeyIke(task), Phase::Finish);
+                self.set_current(handle, What::RekeyIke(task), Phase::Finish(sent));
                 self.push_job(JobTarget::Task(handle), Job::dh(secret, false, Some(ke.data.to_vec())));
             }
             // The peer has a new SA that we cannot use: both end.
@@ -100,7 +101,7 @@ impl Engine {
         let lower = task.ni.clone().min(nr.clone());
         let Some(new) = self.successor(handle, id, true, choice, (&task.ni, nr), &shared, now) else { return };
         let rival = self.sas.get_mut(&handle).and_then(Sa::up_mut).and_then(|u| u.rival.take());
-        let rival = rival.filter(|(h, _)| self.sas.contains_key(h));
+        let rival = rival.and_then(|(id, nonce)| Some((self.by_id(&id)?, nonce)));
         match rival {
             // Ours had the lowest nonce: it goes, by us. The old one is deleted by the peer.
             Some((heir, nonce)) if lower < nonce => {
@@ -126,9 +127,9 @@ impl Engine {
         let Some(sa) = self.sas.get_mut(&handle) else { return };
         let peer = sa.pair.1;
         let rival = sa.up_mut().and_then(|up| up.rival.take());
-        match rival.filter(|(h, _)| self.sas.contains_key(h)) {
+        match rival.and_then(|(id, _)| self.by_id(&id)) {
             // The peer made one meanwhile.
-            Some((heir, _)) => {
+            Some(heir) => {
                 self.inherit(handle, heir, now);
                 self.linger(handle, now);
             }
@@ -212,7 +213,7 @@ impl Engine {
         let Some(up) = self.sas.get_mut(&handle).and_then(Sa::up_mut) else { return };
         let ours = up.current.as_ref().is_some_and(|c| matches!(c.what, What::RekeyIke(_)));
         if ours {
-            up.rival = Some((new, lower));
+            up.rival = Some((id, lower));
         } else {
             self.inherit(handle, new, now);
             self.linger(handle, now);

@@ -310,7 +310,7 @@ pub(super) struct Up {
     /// INITIAL_CONTACT was obeyed already.
     pub(super) contacted: bool,
     /// An IKE SA that the peer made of this one while our own rekey was on its way, and the lower nonce of its exchange.
-    pub(super) rival: Option<(Handle, Vec<u8>)>,
+    pub(super) rival: Option<(IkeSaId, Vec<u8>)>,
 }
 
 /// Everything about one peer as seen from one of our addresses.

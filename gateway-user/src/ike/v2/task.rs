@@ -3,7 +3,7 @@
 use super::message::Exchange;
 use super::proposal::{EspChoice, IkeChoice};
 use super::sa::{Handle, PairKey};
-use crate::crypto::{DhGroup, DhSecret};
+use crate::crypto::{DhGroup, Secret};
 use crate::id::Spi;
 use crate::ike::api::Acquire;
 use crate::ike::policy::{Flow, IkeConfig, MapEntry};
@@ -56,7 +56,8 @@ pub(super) struct ChildTask {
     pub(super) spi_in: Spi,
     pub(super) ni: Vec<u8>,
     pub(super) group: Option<DhGroup>,
-    pub(super) secret: Option<DhSecret>,
+    /// Private value of the key exchange.
+    pub(super) secret: Secret,
     pub(super) public: Vec<u8>,
     /// Known after the answer, while the secret is computed.
     pub(super) agreed: Option<ChildAgreed>,
@@ -89,7 +90,8 @@ pub(super) struct RekeyTask {
     pub(super) spi: [u8; 8],
     pub(super) ni: Vec<u8>,
     pub(super) group: DhGroup,
-    pub(super) secret: Option<DhSecret>,
+    /// Private value of the key exchange.
+    pub(super) secret: Secret,
     pub(super) public: Vec<u8>,
     /// The responder named another group once.
     pub(super) regrouped: bool,
@@ -104,12 +106,14 @@ pub(super) enum What {
     DeleteChildren(Vec<Spi>),
     DeleteIke,
     Liveness,
+    /// A pair that another node asked for and that is not configured here: whatever comes of it is deleted.
+    Abandoned(Spi),
 }
 
 impl What {
     pub(super) const fn exchange(&self) -> Exchange {
         match self {
-            Self::Child(_) | Self::RekeyIke(_) => Exchange::CreateChildSa,
+            Self::Child(_) | Self::RekeyIke(_) | Self::Abandoned(_) => Exchange::CreateChildSa,
             Self::DeleteChildren(_) | Self::DeleteIke | Self::Liveness => Exchange::Informational,
         }
     }
@@ -121,14 +125,24 @@ pub(super) struct Current {
     pub(super) phase: Phase,
 }
 
+impl Current {
+    /// The request as it was sent.
+    pub(super) fn sent(&self) -> Option<&Sent> {
+        match &self.phase {
+            Phase::Prepare => None,
+            Phase::Sent(sent) | Phase::Finish(sent) => Some(sent),
+        }
+    }
+}
+
 /// Where our request is.
 pub(super) enum Phase {
     /// A public value is being computed; nothing was sent.
     Prepare,
     /// Sent, not answered.
     Sent(Sent),
-    /// Answered; the shared secret is being computed.
-    Finish,
+    /// Answered; the shared secret is being computed. For the standby it is as if the answer had not come.
+    Finish(Sent),
 }
 
 /// A request as it was sent.

@@ -3,6 +3,7 @@
 mod attack;
 mod basic;
 mod collide;
+mod failover;
 mod net;
 mod rekey;
 mod start;

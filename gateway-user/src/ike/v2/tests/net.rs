@@ -5,7 +5,7 @@ use crate::id::{IkeSaId, PolicyDigest, Spi};
 use crate::ike::v2::Engine;
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
-use crate::sad::{ChildSa, Lifetime, Mode, Selector};
+use crate::sad::{ChildSa, ChildStage, Lifetime, Mode, Selector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -37,6 +37,14 @@ pub struct Kernel {
     pub retired: bool,
 }
 
+/// What the standby is told, in order, and when datagrams left.
+#[derive(Clone)]
+pub enum Told {
+    Pair(Spi, Option<Kernel>),
+    Ike(IkeRecord),
+    Sent,
+}
+
 pub struct Node {
     pub engine: Engine,
     pub addr: IpAddr,
@@ -46,6 +54,7 @@ pub struct Node {
     /// Mirror of the `Sync` events, as a standby would hold it.
     pub mirror: BTreeMap<IkeSaId, IkeRecord>,
     pub sent: Vec<Vec<u8>>,
+    pub told: Vec<Told>,
     pub seed: u64,
     pub fallbacks: Vec<crate::ike::v2::Fallback>,
 }
@@ -62,6 +71,7 @@ impl Node {
             events: Vec::new(),
             mirror: BTreeMap::new(),
             sent: Vec::new(),
+            told: Vec::new(),
             seed,
             fallbacks: Vec::new(),
         }
@@ -69,16 +79,25 @@ impl Node {
 
     pub fn drain(&mut self) {
         while let Some(c) = self.engine.poll_command() {
+            let spi = match &c {
+                IkeCommand::InstallInbound(child) | IkeCommand::InstallChild(child) => Some(child.spi_in),
+                IkeCommand::RemoveChild(spi) | IkeCommand::RetireOutbound(spi) => Some(*spi),
+                IkeCommand::MoveChild { spi_in, .. } => Some(*spi_in),
+                IkeCommand::ReleaseSpi(_) => None,
+            };
             match c {
                 IkeCommand::MoveChild { spi_in, peer, encap } => {
                     let k = self.kernel.get_mut(&spi_in).expect("moves what is there");
                     (k.child.peer, k.child.encap) = (peer, encap);
                 }
                 IkeCommand::InstallInbound(child) => {
+                    self.spis.0.lock().unwrap().insert(child.spi_in);
                     let old = self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: false, retired: false });
                     assert!(old.is_none_or(|o| !o.outbound), "inbound half over a whole pair");
                 }
                 IkeCommand::InstallChild(child) => {
+                    // The SPI may be one that the other node chose.
+                    self.spis.0.lock().unwrap().insert(child.spi_in);
                     self.kernel.insert(child.spi_in, Kernel { child: *child, outbound: true, retired: false });
                 }
                 IkeCommand::RemoveChild(spi) => {
@@ -94,9 +113,13 @@ impl Node {
                     self.spis.0.lock().unwrap().remove(&spi);
                 }
             }
+            if let Some(spi) = spi {
+                self.told.push(Told::Pair(spi, self.kernel.get(&spi).cloned()));
+            }
         }
         while let Some(e) = self.engine.poll_event() {
             if let IkeEvent::Sync(record) = &e {
+                self.told.push(Told::Ike(record.clone()));
                 match record {
                     IkeRecord::Upsert { id, .. } => {
                         self.mirror.insert(*id, record.clone());
@@ -212,6 +235,7 @@ impl Net {
                 while let Some(mut t) = self.nodes[i].engine.poll_transmit() {
                     assert_eq!(t.from.ip(), self.nodes[i].addr);
                     self.nodes[i].sent.push(t.payload.clone());
+                    self.nodes[i].told.push(Told::Sent);
                     self.count += 1;
                     if let Some(nat) = self.nat {
                         if i == A {
@@ -316,6 +340,49 @@ impl Net {
     pub fn rekey_ike(&mut self, node: usize) {
         let id = self.nodes[node].engine.view(self.now).last().unwrap().id;
         self.request(node, IkeRequest::RekeyIsakmp(id));
+    }
+
+    /// Node A dies without a word; another one goes on from what the standby was told. Of what was told since the last datagram left, the
+    /// last `missed` records did not arrive.
+    pub fn take_over(&mut self, missed: usize) {
+        let old = &self.nodes[A];
+        let floor = old.told.iter().rposition(|t| matches!(t, Told::Sent)).map_or(0, |p| p + 1);
+        let told = &old.told[..old.told.len().saturating_sub(missed).max(floor)];
+        let mut new = Node::new(old.addr, (*old.engine.config).clone(), old.seed + 1000, self.now);
+        new.engine.set_wall(1_800_000_000, self.now);
+        for t in told {
+            match t {
+                Told::Pair(spi, Some(k)) => {
+                    let stage = match (k.outbound, k.retired) {
+                        (true, _) => ChildStage::Live,
+                        (false, true) => ChildStage::Retired,
+                        (false, false) => ChildStage::Inbound,
+                    };
+                    new.engine.import_child_stage(&k.child, stage, Duration::ZERO, self.now).unwrap();
+                    new.kernel.insert(*spi, k.clone());
+                    new.spis.0.lock().unwrap().insert(*spi);
+                }
+                Told::Pair(spi, None) => {
+                    new.engine.forget_child(*spi);
+                    new.kernel.remove(spi);
+                    new.spis.0.lock().unwrap().remove(spi);
+                }
+                Told::Ike(record) => {
+                    new.engine.import(record, self.now).unwrap();
+                    match record {
+                        IkeRecord::Upsert { id, .. } => new.mirror.insert(*id, record.clone()),
+                        IkeRecord::Delete { id } => new.mirror.remove(id),
+                    };
+                }
+                Told::Sent => {}
+            }
+        }
+        new.told = told.to_vec();
+        assert!(new.engine.poll_timeout().is_none() && new.engine.poll_transmit().is_none(), "dormant is mute");
+        assert!(new.engine.poll_command().is_none() && new.engine.poll_event().is_none(), "dormant does nothing");
+        assert!(new.engine.view(self.now).iter().all(|v| v.dormant));
+        new.engine.set_active(true, self.now);
+        self.nodes[A] = new;
     }
 
     /// Gives a node bytes as if they came from the other one.
