@@ -2,7 +2,7 @@
 
 /// Version of the map layouts. A predecessor's pinned maps are adopted only when it is equal; raise it with every change in
 /// [`crate::layout`], in the map list below, or in the numbering of [`crate::reason`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// First word of [`crate::layout::Meta`], so that a foreign map in the pin directory is not taken for ours.
 pub const ABI_MAGIC: u32 = 0x6770_6970;

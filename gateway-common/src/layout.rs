@@ -141,8 +141,10 @@ pub struct Device {
 
 /// [`InboundSa::state`] and [`OutboundSa::state`]: vacant.
 pub const SA_VACANT: u32 = 0;
-/// In use.
+/// Bit: in use.
 pub const SA_VALID: u32 = 1;
+/// Bit: extended sequence numbers. A packet shows the low half of its number only (RFC 4303 2.2.1).
+pub const SA_ESN: u32 = 2;
 
 /// One inbound SA, one cache line. User space writes single words through a shared mapping, so the programs' counts are
 /// never overwritten.
@@ -151,7 +153,7 @@ pub const SA_VALID: u32 = 1;
 pub struct InboundSa {
     /// SPI, host order.
     pub spi: u32,
-    /// `SA_*`.
+    /// `SA_*` bits.
     pub state: u32,
     /// Numbers up to and including it are dropped.
     pub floor: u64,
@@ -183,7 +185,7 @@ pub struct OutboundKey {
 pub struct OutboundSa {
     /// SPI, host order.
     pub spi: u32,
-    /// `SA_*`.
+    /// `SA_*` bits.
     pub state: u32,
     /// Numbers up to and including it are not ours.
     pub lo: u64,

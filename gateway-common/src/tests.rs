@@ -2,7 +2,8 @@
 
 use crate::classify::{Direction, Kind, Parsed, mac, parse};
 use crate::layout::{
-    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord, SA_VALID, Table, multiplier, slot,
+    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord, SA_ESN, SA_VALID, Table, multiplier,
+    slot,
 };
 use crate::reason::{Action, Classify, Guard, Shunt};
 use crate::verdict::{self, GuardFacts, Inbound, Lease, RoleNow, ShuntFacts};
@@ -284,6 +285,71 @@ fn the_lease_is_open_below_and_closed_above() {
 }
 
 #[test]
+fn with_extended_numbers_the_floor_looks_down_and_not_round() {
+    let at = |floor| InboundSa { spi: 300, state: SA_VALID | SA_ESN, floor, ..InboundSa::default() };
+    let wrap = 1_u64 << 32;
+    let reach = u64::from(verdict::ESN_BELOW);
+    for (floor, number, expected) in [
+        // No floor: nothing is below, whatever the low half says.
+        (0, 0, Inbound::Known),
+        (0, 1, Inbound::Known),
+        (0, wrap, Inbound::Known),
+        (100, 100, Inbound::Below),
+        (100, 1, Inbound::Below),
+        (100, 101, Inbound::Known),
+        // There is no number below zero.
+        (100, wrap - 1, Inbound::Known),
+        (wrap + 5, wrap + 5, Inbound::Below),
+        (wrap + 5, wrap, Inbound::Below),
+        (wrap + 5, wrap - 1, Inbound::Below),
+        (wrap + 5, wrap + 6, Inbound::Known),
+        (3 * wrap, 3 * wrap - 7, Inbound::Below),
+        (3 * wrap, 3 * wrap + 1, Inbound::Known),
+        (3 * wrap, 3 * wrap + wrap / 2, Inbound::Known),
+        (3 * wrap, 3 * wrap - reach + 1, Inbound::Below),
+        // Below the reach the window of the kernel refuses.
+        (3 * wrap, 3 * wrap - reach, Inbound::Known),
+    ] {
+        assert_eq!(verdict::inbound(&at(floor), 300, number as u32), expected, "floor {floor}, number {number}");
+    }
+    assert_eq!(verdict::inbound(&at(100), 301, 5), Inbound::Unknown);
+    assert_eq!(verdict::inbound(&InboundSa { state: SA_ESN, ..at(100) }, 300, 500), Inbound::Unknown, "not valid");
+    for number in [wrap - 3, wrap, wrap + 4, wrap + wrap / 2] {
+        let seen = InboundSa { seen: wrap + 1, ..at(7) };
+        assert_eq!(verdict::inbound_number(&seen, number as u32), number);
+    }
+    assert_eq!(verdict::inbound_number(&InboundSa { state: SA_VALID, ..at(7) }, 9), 9);
+}
+
+#[test]
+fn with_extended_numbers_the_lease_admits_the_low_halves_of_its_range() {
+    let range = |lo, hi| OutboundSa { spi: 300, state: SA_VALID | SA_ESN, lo, hi, ..OutboundSa::default() };
+    let wrap = 1_u64 << 32;
+    for (lo, hi, number, expected) in [
+        (0, 10, 0, Lease::Outside),
+        (0, 10, 1, Lease::Inside),
+        (0, 10, 10, Lease::Inside),
+        (0, 10, 11, Lease::Outside),
+        (wrap - 5, wrap + 5, wrap - 5, Lease::Outside),
+        (wrap - 5, wrap + 5, wrap - 4, Lease::Inside),
+        (wrap - 5, wrap + 5, wrap, Lease::Inside),
+        (wrap - 5, wrap + 5, wrap + 5, Lease::Inside),
+        (wrap - 5, wrap + 5, wrap + 6, Lease::Outside),
+        (7 * wrap + 100, 7 * wrap + 200, 7 * wrap + 101, Lease::Inside),
+        (7 * wrap + 100, 7 * wrap + 200, 7 * wrap + 99, Lease::Outside),
+        (7 * wrap + 100, 7 * wrap + 200, 7 * wrap + 201, Lease::Outside),
+        // No limit: every low half has a number above the lower end.
+        (7 * wrap + 100, u64::MAX, 7 * wrap + 100, Lease::Inside),
+        (7 * wrap + 100, 7 * wrap + 100, 7 * wrap + 101, Lease::Outside),
+        (u64::MAX, u64::MAX, 5, Lease::Outside),
+    ] {
+        assert_eq!(verdict::lease(&range(lo, hi), 300, number as u32), expected, "{lo} to {hi}, number {number}");
+    }
+    assert_eq!(verdict::outbound_number(&range(wrap - 5, wrap + 5), 3), wrap + 3);
+    assert_eq!(verdict::lease(&OutboundSa { state: SA_VALID, ..range(wrap - 5, wrap + 5) }, 300, 3), Lease::Outside, "short numbers");
+}
+
+#[test]
 fn strays_go_to_the_partner_and_never_back() {
     let facts = |to_virtual_mac, from_partner, partner_known, to_vip| ShuntFacts { to_virtual_mac, from_partner, partner_known, to_vip };
     let esp = of_kind(Kind::Esp, 50);
@@ -292,6 +358,9 @@ fn strays_go_to_the_partner_and_never_back() {
     for role in ROLES {
         for (p, f, quiet) in [
             (&esp, facts(true, false, true, true), Shunt::Redirected),
+            (&of_kind(Kind::NattEsp, 17), facts(true, false, true, true), Shunt::Redirected),
+            (&of_kind(Kind::NattIke, 17), facts(false, false, true, true), Shunt::NotVirtualMac),
+            (&of_kind(Kind::Keepalive, 17), facts(true, true, true, true), Shunt::Loop),
             (&other, facts(true, false, true, false), Shunt::Redirected),
             (&esp, facts(true, false, false, true), Shunt::NoPartner),
             (&esp, facts(true, true, true, true), Shunt::Loop),

@@ -2,7 +2,7 @@
 
 use crate::abi::MAX_LOCALS;
 use crate::classify::{Kind, PROTO_AH, PROTO_ESP, PROTO_UDP, Parsed};
-use crate::layout::{Device, InboundSa, Local, OutboundSa, Protected, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, RoleWord, SA_VALID};
+use crate::layout::{Device, InboundSa, Local, OutboundSa, Protected, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, RoleWord, SA_ESN, SA_VALID};
 use crate::reason::{Classify, Guard, Shunt};
 
 /// First five bytes of an HSRP version 1 virtual MAC (RFC 2281 5.3); the last byte is the group.
@@ -12,6 +12,10 @@ pub const VIRTUAL_MAC: u64 = 0x00_000c_07ac;
 const HSRP_ACTIVE: u8 = 16;
 /// HSRP op code of a router that gives up.
 const HSRP_RESIGN: u8 = 2;
+/// How far down from its floor an SA with extended numbers refuses. The low half alone does not tell a number that is long past from one
+/// that is far ahead. A floor closes what the partner verified before it handed over and this kernel's window may still have open, which
+/// is far less than this; the distance to the floor grows with the traffic, and long before it comes round user space raises the floor.
+pub const ESN_BELOW: u32 = 1 << 24;
 /// SPIs below are reserved (RFC 4303 2.1).
 const FIRST_SPI: u32 = 256;
 
@@ -83,13 +87,26 @@ pub enum Inbound {
 /// Compares a packet with the entry at its SPI's index.
 #[inline(always)]
 pub const fn inbound(entry: &InboundSa, spi: u32, seq: u32) -> Inbound {
-    if entry.state != SA_VALID || entry.spi != spi {
+    if entry.state & SA_VALID == 0 || entry.spi != spi {
         return Inbound::Unknown;
     }
-    if seq as u64 <= entry.floor {
-        return Inbound::Below;
+    let below = if entry.state & SA_ESN == 0 {
+        seq as u64 <= entry.floor
+    } else {
+        let down = (entry.floor as u32).wrapping_sub(seq);
+        entry.floor != 0 && down < ESN_BELOW && down as u64 <= entry.floor
+    };
+    if below { Inbound::Below } else { Inbound::Known }
+}
+
+/// The number of an inbound packet, for the hints: with extended numbers the one nearest to what was seen.
+#[inline(always)]
+pub const fn inbound_number(entry: &InboundSa, seq: u32) -> u64 {
+    if entry.state & SA_ESN == 0 {
+        return seq as u64;
     }
-    Inbound::Known
+    let near = if entry.seen > entry.floor { entry.seen } else { entry.floor };
+    near.wrapping_add(seq.wrapping_sub(near as u32) as i32 as i64 as u64)
 }
 
 /// Verdict of `classify`. `to_vip`: the destination is a virtual address; `lookup` is asked for ESP and AH only.
@@ -187,14 +204,25 @@ pub enum Lease {
 /// Compares a packet with its lease.
 #[inline(always)]
 pub const fn lease(entry: &OutboundSa, spi: u32, seq: u32) -> Lease {
-    if entry.state != SA_VALID || entry.spi != spi {
+    if entry.state & SA_VALID == 0 || entry.spi != spi {
         return Lease::None;
     }
-    let seq = seq as u64;
-    if seq <= entry.lo || seq > entry.hi {
+    // With extended numbers: whether some number with this low half lies in the range, which user space keeps shorter than 2^32.
+    let number = outbound_number(entry, seq);
+    if number <= entry.lo || number > entry.hi {
         return Lease::Outside;
     }
     Lease::Inside
+}
+
+/// The number of an outbound packet: with extended numbers the first above the range's lower end that has this low half.
+#[inline(always)]
+pub const fn outbound_number(entry: &OutboundSa, seq: u32) -> u64 {
+    if entry.state & SA_ESN == 0 {
+        return seq as u64;
+    }
+    let up = seq.wrapping_sub(entry.lo as u32).wrapping_sub(1) as u64 + 1;
+    entry.lo.saturating_add(up)
 }
 
 /// What `guard` knows of a frame.

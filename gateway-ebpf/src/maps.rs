@@ -68,8 +68,9 @@ pub fn inbound(spi: u32, seq: u32, ip_len: u32, sa_mask: u32) -> Inbound {
     unsafe {
         match verdict {
             Inbound::Known => {
-                if (*entry).seen < seq as u64 {
-                    (*entry).seen = seq as u64;
+                let number = verdict::inbound_number(&*entry, seq);
+                if (*entry).seen < number {
+                    (*entry).seen = number;
                 }
                 add(&raw mut (*entry).packets, 1);
                 add(&raw mut (*entry).bytes, ip_len as u64);
@@ -93,8 +94,9 @@ pub fn lease(dst: Addr, spi: u32, seq: u32, ip_len: u32) -> Lease {
     if verdict == Lease::Inside {
         // SAFETY: as in `inbound`.
         unsafe {
-            if (*entry).last < seq as u64 {
-                (*entry).last = seq as u64;
+            let number = verdict::outbound_number(&*entry, seq);
+            if (*entry).last < number {
+                (*entry).last = number;
             }
             add(&raw mut (*entry).packets, 1);
             add(&raw mut (*entry).bytes, ip_len as u64);

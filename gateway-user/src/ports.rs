@@ -291,11 +291,13 @@ pub trait Dataplane: Send {
     /// The partner on the LAN of `device`; `None` = strays are dropped.
     fn set_partner(&mut self, device: &str, partner: Option<Partner>) -> PortResult<()>;
     /// Adds or replaces an inbound SA; `floor`: numbers up to and including it are dropped. The floor of an SA that is there never falls.
-    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64) -> PortResult<()>;
+    /// `esn`: extended sequence numbers; the floor then reaches 2^24 numbers down and is to be raised at least every 2^31.
+    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64, esn: bool) -> PortResult<()>;
     /// Removes an inbound SA.
     fn remove_inbound(&mut self, spi: Spi) -> PortResult<()>;
-    /// Adds or replaces the range of outbound numbers this node may send: `lo < seq <= hi`.
-    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64) -> PortResult<()>;
+    /// Adds or replaces the range of outbound numbers this node may send: `lo < seq <= hi`. With extended sequence numbers (`esn`) a range
+    /// of 2^32 or more admits everything.
+    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64, esn: bool) -> PortResult<()>;
     /// Removes an outbound SA.
     fn remove_outbound(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()>;
     /// Packets by reason.

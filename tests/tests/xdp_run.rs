@@ -33,6 +33,10 @@ const FAR: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 9);
 /// Index 5 of the table.
 const SPI_IN: u32 = 0x8010_0005;
 const SPI_OUT: u32 = 0xc0de_0001;
+/// Index 9; extended sequence numbers.
+const SPI_IN_ESN: u32 = 0x8010_0009;
+const SPI_OUT_ESN: u32 = 0xc0de_0055;
+const WRAP: u64 = 1 << 32;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -49,8 +53,10 @@ fn loaded() -> DataplaneAdapter {
     let mut dp = DataplaneAdapter::open_detached(1024, false, &[("lo", LO, OWN_MAC, true)]).unwrap();
     dp.set_vips("lo", &[(VIP, 2)]).unwrap();
     dp.set_partner("lo", Some(Partner { mac: PARTNER_MAC })).unwrap();
-    dp.set_inbound(Spi(SPI_IN), VIP.into(), 100).unwrap();
-    dp.set_outbound(Spi(SPI_OUT), PEER.into(), 1000, 2000).unwrap();
+    dp.set_inbound(Spi(SPI_IN), VIP.into(), 100, false).unwrap();
+    dp.set_outbound(Spi(SPI_OUT), PEER.into(), 1000, 2000, false).unwrap();
+    dp.set_inbound(Spi(SPI_IN_ESN), VIP.into(), WRAP + 100, true).unwrap();
+    dp.set_outbound(Spi(SPI_OUT_ESN), PEER.into(), WRAP - 10, WRAP + 10, true).unwrap();
     let net = |a: [u8; 4], prefix| Selector::net4(a.into(), prefix);
     dp.set_protected(
         "lo",
@@ -106,8 +112,16 @@ fn esp_in(seq: u32) -> Frame {
     pk::eth(VMAC, PEER_MAC).ipv4(PEER, VIP, 50, &pk::esp(SPI_IN, seq))
 }
 
+fn natt(payload: &[u8]) -> Frame {
+    pk::eth(VMAC, PEER_MAC).ipv4(PEER, VIP, 17, &pk::udp(31_000, 4500, payload))
+}
+
+fn esp_of(spi: u32, seq: u32) -> Frame {
+    pk::eth(PEER_MAC, OWN_MAC).ipv4(VIP, PEER, 50, &pk::esp(spi, seq))
+}
+
 fn esp_out(seq: u32) -> Frame {
-    pk::eth(PEER_MAC, OWN_MAC).ipv4(VIP, PEER, 50, &pk::esp(SPI_OUT, seq))
+    esp_of(SPI_OUT, seq)
 }
 
 fn ike(src: Ipv4Addr, dst: Ipv4Addr, port: u16) -> Frame {
@@ -164,6 +178,19 @@ fn classify_rows() -> Vec<Row> {
         row("index beyond the table", to_vip(50, &pk::esp(SPI_IN + 1024, 200)), Active, XDP_DROP, Classify::UnknownSpi),
         row("at the floor", esp_in(100), Active, XDP_DROP, Classify::BelowFloor),
         row("NAT-T below the floor", to_vip(17, &pk::udp(4500, 4500, &pk::esp(SPI_IN, 1))), Active, XDP_DROP, Classify::BelowFloor),
+        row("long number at the floor", to_vip(50, &pk::esp(SPI_IN_ESN, 100)), Active, XDP_DROP, Classify::BelowFloor),
+        row("long number, floor across the wrap", to_vip(50, &pk::esp(SPI_IN_ESN, u32::MAX)), Active, XDP_DROP, Classify::BelowFloor),
+        row("long number above the floor", to_vip(50, &pk::esp(SPI_IN_ESN, 101)), Active, XDP_PASS, Classify::Known),
+        row("long number half a round ahead", to_vip(50, &pk::esp(SPI_IN_ESN, 1 << 31)), Active, XDP_PASS, Classify::Known),
+        row("long number in UDP", natt(&pk::esp(SPI_IN_ESN, 101)), Active, XDP_PASS, Classify::KnownNatt),
+        row("long number in UDP at the floor", natt(&pk::esp(SPI_IN_ESN, 100)), Active, XDP_DROP, Classify::BelowFloor),
+        row("NAT-T, unknown SPI", natt(&pk::esp(SPI_IN + 1, 200)), Active, XDP_DROP, Classify::UnknownSpi),
+        row("NAT-T, reserved SPI", natt(&pk::esp(255, 200)), Active, XDP_DROP, Classify::ReservedSpi),
+        row("NAT-T at standby", natt(&pk::esp(SPI_IN, 200)), Standby, XDP_PASS, Classify::Stray),
+        row("NAT-T, armed", natt(&pk::esp(SPI_IN, 200)), Armed, XDP_PASS, Classify::KnownNatt),
+        row("IKE on 4500 at standby", natt(&[0; 32]), Standby, XDP_PASS, Classify::Stray),
+        row("NAT-T of 7 bytes", natt(&[0x80, 0x10, 0, 5, 0, 0, 1]), Active, XDP_DROP, Classify::Truncated),
+        row("one byte that is no keepalive", natt(&[0xfe]), Active, XDP_DROP, Classify::Truncated),
         row("ESP of 7 bytes", to_vip(50, &[0x80, 0x10, 0, 5, 0, 0, 1]), Active, XDP_DROP, Classify::Truncated),
         row("cut behind the IP header", esp_in(200).cut(14 + 22), Active, XDP_DROP, Classify::Truncated),
         row("cut, at standby", esp_in(200).cut(14 + 22), Standby, XDP_DROP, Classify::Truncated),
@@ -196,6 +223,10 @@ fn shunt_rows() -> Vec<Row> {
         row("ARP broadcast", pk::eth(BROADCAST, PEER_MAC).arp(PEER_MAC, PEER, VIP), Standby, TC_OK, Shunt::Group),
         row("HSRP", pk::eth([1, 0, 0x5e, 0, 0, 2], VMAC).hsrp(PEER, 0, 16), Standby, TC_OK, Shunt::Group),
         row("stray ESP", esp_in(200), Standby, TC_REDIRECT, Shunt::Redirected),
+        row("stray NAT-T ESP", natt(&pk::esp(SPI_IN, 200)), Standby, TC_REDIRECT, Shunt::Redirected),
+        row("stray NAT-T ESP, draining", natt(&pk::esp(SPI_IN, 200)), Draining, TC_REDIRECT, Shunt::Redirected),
+        row("stray IKE on 4500", natt(&[0; 32]), Standby, TC_REDIRECT, Shunt::Redirected),
+        row("stray keepalive", natt(&[0xff]), Standby, TC_REDIRECT, Shunt::Redirected),
         row("stray ESP, draining", esp_in(200), Draining, TC_REDIRECT, Shunt::Redirected),
         row("stray ESP, lease run out", esp_in(200), Expired, TC_REDIRECT, Shunt::Redirected),
         row("plain packet to the virtual MAC", plain(VMAC, PEER_MAC), Standby, TC_REDIRECT, Shunt::Redirected),
@@ -232,6 +263,18 @@ fn guard_rows() -> Vec<Row> {
         row("ESP, draining", esp_out(1003), Draining, TC_OK, Guard::Esp),
         row("last of the lease", esp_out(2000), Active, TC_OK, Guard::Esp),
         row("NAT-T ESP", from_vip(&pk::udp(4500, 31_000, &pk::esp(SPI_OUT, 1500))), Active, TC_OK, Guard::Esp),
+        row("NAT-T ESP outside the lease", from_vip(&pk::udp(4500, 31_000, &pk::esp(SPI_OUT, 2001))), Active, TC_SHOT, Guard::OutsideLease),
+        row("NAT-T ESP, unknown SA", from_vip(&pk::udp(4500, 31_000, &pk::esp(SPI_OUT + 9, 1500))), Active, TC_SHOT, Guard::NoLease),
+        row("NAT-T ESP at standby", from_vip(&pk::udp(4500, 31_000, &pk::esp(SPI_OUT, 1500))), Standby, TC_SHOT, Guard::EspRole),
+        row("NAT-T ESP, draining", from_vip(&pk::udp(4500, 31_000, &pk::esp(SPI_OUT, 1500))), Draining, TC_OK, Guard::Esp),
+        row("IKE on 4500 at standby", from_vip(&pk::udp(4500, 31_000, &[0; 32])), Standby, TC_SHOT, Guard::IkeRole),
+        row("keepalive of our own", from_vip(&pk::udp(4500, 31_000, &[0xff])), Active, TC_OK, Guard::Ike),
+        row("keepalive at standby", from_vip(&pk::udp(4500, 31_000, &[0xff])), Standby, TC_SHOT, Guard::IkeRole),
+        row("long number before the wrap", esp_of(SPI_OUT_ESN, u32::MAX), Active, TC_OK, Guard::Esp),
+        row("long number behind the wrap", esp_of(SPI_OUT_ESN, 10), Active, TC_OK, Guard::Esp),
+        row("long number at the lower end", esp_of(SPI_OUT_ESN, u32::MAX - 9), Active, TC_SHOT, Guard::OutsideLease),
+        row("long number above the upper end", esp_of(SPI_OUT_ESN, 11), Active, TC_SHOT, Guard::OutsideLease),
+        row("long number in UDP", from_vip(&pk::udp(4500, 31_000, &pk::esp(SPI_OUT_ESN, 0))), Active, TC_OK, Guard::Esp),
         row("ESP at standby", esp_out(1001), Standby, TC_SHOT, Guard::EspRole),
         row("ESP, lease of the role run out", esp_out(1001), Expired, TC_SHOT, Guard::EspRole),
         row("AH at standby", pk::eth(PEER_MAC, OWN_MAC).ipv4(VIP, PEER, 51, &[0; 12]), Standby, TC_SHOT, Guard::EspRole),
@@ -354,8 +397,8 @@ fn hints_count_what_passed() {
     assert_eq!((hints.seq_in, hints.packets_in, hints.bytes_in), (105, 3, 3 * 36));
     assert_eq!((hints.seq_out, hints.packets_out, hints.bytes_out), (1002, 2, 2 * 36));
     // Raising the lease and the floor keeps the counts.
-    dp.set_outbound(Spi(SPI_OUT), PEER.into(), 1000, 6000).unwrap();
-    dp.set_inbound(Spi(SPI_IN), VIP.into(), 105).unwrap();
+    dp.set_outbound(Spi(SPI_OUT), PEER.into(), 1000, 6000, false).unwrap();
+    dp.set_inbound(Spi(SPI_IN), VIP.into(), 105, false).unwrap();
     go(&mut dp, Program::Guard, esp_out(5000));
     go(&mut dp, Program::Classify, esp_in(105));
     let hints = dp.hints(Spi(SPI_IN), Spi(SPI_OUT), PEER.into()).unwrap();
@@ -364,21 +407,21 @@ fn hints_count_what_passed() {
     dp.remove_outbound(Spi(SPI_OUT), PEER.into()).unwrap();
     assert_eq!(dp.hints(Spi(SPI_IN), Spi(SPI_OUT), PEER.into()).unwrap(), Default::default());
     // The index may be used again, but not by two.
-    dp.set_inbound(Spi(SPI_IN + (3 << 20)), VIP.into(), 0).unwrap();
-    assert!(dp.set_inbound(Spi(SPI_IN), VIP.into(), 0).is_err());
+    dp.set_inbound(Spi(SPI_IN + (3 << 20)), VIP.into(), 0, false).unwrap();
+    assert!(dp.set_inbound(Spi(SPI_IN), VIP.into(), 0, false).is_err());
 }
 
 #[test]
 fn tables_are_bounded_and_can_be_refilled() {
     let mut dp = loaded();
     let far = IpAddr::V4(FAR);
-    // One is in use already.
-    for spi in 0..1023 {
-        dp.set_outbound(Spi(0x1000 + spi), far, 0, 10).unwrap();
+    // Two are in use already.
+    for spi in 0..1022 {
+        dp.set_outbound(Spi(0x1000 + spi), far, 0, 10, false).unwrap();
     }
-    assert!(dp.set_outbound(Spi(0x9999), far, 0, 10).is_err());
+    assert!(dp.set_outbound(Spi(0x9999), far, 0, 10, false).is_err());
     dp.remove_outbound(Spi(0x1000), far).unwrap();
-    dp.set_outbound(Spi(0x9999), far, 0, 10).unwrap();
+    dp.set_outbound(Spi(0x9999), far, 0, 10, false).unwrap();
     let many: Vec<_> = (0..33).map(|i| (Ipv4Addr::new(203, 0, 113, i), i)).collect();
     assert!(dp.set_vips("lo", &many).is_err());
     dp.set_vips("lo", &many[..32]).unwrap();
@@ -416,8 +459,8 @@ fn a_restart_adopts_and_strays_reach_the_partner() {
         dp.set_vips("out0", &[(VIP, 2)]).unwrap();
         dp.set_vips("in0", &[(Ipv4Addr::new(10, 0, 0, 1), 1)]).unwrap();
         dp.set_partner("out0", Some(Partner { mac: lab.partner_mac() })).unwrap();
-        dp.set_inbound(Spi(SPI_IN), VIP.into(), 100).unwrap();
-        dp.set_outbound(Spi(SPI_OUT), PEER.into(), 1000, 2000).unwrap();
+        dp.set_inbound(Spi(SPI_IN), VIP.into(), 100, false).unwrap();
+        dp.set_outbound(Spi(SPI_OUT), PEER.into(), 1000, 2000, false).unwrap();
     };
     let stray = || esp_in(300);
     let get = |dp: &mut DataplaneAdapter, program, reason| counts(dp)[&(program, reason)];

@@ -472,8 +472,8 @@ impl Dataplane for DataplaneAdapter {
         })
     }
 
-    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64) -> PortResult<()> {
-        self.inbound.set(spi.0, dst, floor)
+    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64, esn: bool) -> PortResult<()> {
+        self.inbound.set(spi.0, dst, floor, esn)
     }
 
     fn remove_inbound(&mut self, spi: Spi) -> PortResult<()> {
@@ -481,8 +481,8 @@ impl Dataplane for DataplaneAdapter {
         Ok(())
     }
 
-    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64) -> PortResult<()> {
-        self.outbound.set(spi.0, dst, lo, hi)
+    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64, esn: bool) -> PortResult<()> {
+        self.outbound.set(spi.0, dst, lo, hi, esn)
     }
 
     fn remove_outbound(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {

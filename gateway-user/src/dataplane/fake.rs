@@ -18,11 +18,11 @@ pub enum Call {
     /// `set_partner`.
     Partner(String, Option<Partner>),
     /// `set_inbound`.
-    Inbound(Spi, IpAddr, u64),
+    Inbound(Spi, IpAddr, u64, bool),
     /// `remove_inbound`.
     RemoveInbound(Spi),
     /// `set_outbound`.
-    Outbound(Spi, IpAddr, u64, u64),
+    Outbound(Spi, IpAddr, u64, u64, bool),
     /// `remove_outbound`.
     RemoveOutbound(Spi, IpAddr),
 }
@@ -91,8 +91,8 @@ impl Dataplane for FakeDataplane {
         self.record(Call::Partner(device.into(), partner))
     }
 
-    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64) -> PortResult<()> {
-        self.record(Call::Inbound(spi, dst, floor))?;
+    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64, esn: bool) -> PortResult<()> {
+        self.record(Call::Inbound(spi, dst, floor, esn))?;
         let before = self.inbound.get(&spi).map_or(0, |(_, floor)| *floor);
         self.inbound.insert(spi, (dst, floor.max(before)));
         Ok(())
@@ -104,8 +104,8 @@ impl Dataplane for FakeDataplane {
         Ok(())
     }
 
-    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64) -> PortResult<()> {
-        self.record(Call::Outbound(spi, dst, lo, hi))?;
+    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64, esn: bool) -> PortResult<()> {
+        self.record(Call::Outbound(spi, dst, lo, hi, esn))?;
         self.outbound.insert((spi, dst), (lo, hi));
         Ok(())
     }
@@ -137,10 +137,10 @@ mod tests {
     fn calls_are_recorded_in_order_and_failures_leave_no_trace() {
         let mut fake = FakeDataplane { fail_next: Some(libc::ENOSPC), ..FakeDataplane::default() };
         let dst = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        assert!(fake.set_inbound(Spi(256), dst, 7).is_err());
+        assert!(fake.set_inbound(Spi(256), dst, 7, false).is_err());
         assert!(fake.calls.is_empty() && fake.inbound.is_empty());
-        fake.set_inbound(Spi(256), dst, 7).unwrap();
+        fake.set_inbound(Spi(256), dst, 7, false).unwrap();
         fake.remove_inbound(Spi(256)).unwrap();
-        assert_eq!(fake.calls, [Call::Inbound(Spi(256), dst, 7), Call::RemoveInbound(Spi(256))]);
+        assert_eq!(fake.calls, [Call::Inbound(Spi(256), dst, 7, false), Call::RemoveInbound(Spi(256))]);
     }
 }

@@ -3,7 +3,7 @@
 use super::{failed, refused};
 use crate::ports::PortResult;
 use aya::maps::{HashMap, Map, MapData};
-use gateway_common::layout::{InboundSa, OutboundKey, OutboundSa, SA_VACANT, SA_VALID, mapped};
+use gateway_common::layout::{InboundSa, OutboundKey, OutboundSa, SA_ESN, SA_VACANT, SA_VALID, mapped};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::ptr::NonNull;
@@ -87,6 +87,10 @@ pub(super) fn addr16(addr: IpAddr) -> [u8; 16] {
     }
 }
 
+fn state_of(esn: bool) -> u32 {
+    SA_VALID | if esn { SA_ESN } else { 0 }
+}
+
 /// Packets, bytes and a sequence number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counted {
@@ -112,31 +116,32 @@ impl InboundTable {
     }
 
     /// Adds or replaces. The counts of an SA that is there already go on, and its floor never falls.
-    pub(super) fn set(&mut self, spi: u32, dst: IpAddr, floor: u64) -> PortResult<()> {
+    pub(super) fn set(&mut self, spi: u32, dst: IpAddr, floor: u64, esn: bool) -> PortResult<()> {
         let e = self.entry(spi);
         // SAFETY: `entry` points into the mapping, which lives as long as `self`. A program that reads the entry meanwhile sees
         // it vacant (`state` is cleared first and set last).
         unsafe {
             let state = load32(&raw mut (*e).state);
             let holder = load32(&raw mut (*e).spi);
-            if state == SA_VALID && holder == spi {
+            if state == state_of(esn) && holder == spi {
                 // The floor closes what the kernel's window may still have open (planned hand-over): a restarted daemon must not lower it.
                 if floor > load64(&raw mut (*e).floor) {
                     store64(&raw mut (*e).floor, floor);
                 }
                 return Ok(());
             }
-            if state == SA_VALID {
+            if state & SA_VALID != 0 && holder != spi {
                 let object = format!("{spi:#010x}");
                 return Err(refused("set_inbound", object, format!("its table index is held by {holder:#010x}")));
             }
+            store32(&raw mut (*e).state, SA_VACANT);
             for word in [&raw mut (*e).seen, &raw mut (*e).packets, &raw mut (*e).bytes, &raw mut (*e).below] {
                 store64(word, 0);
             }
             store64(&raw mut (*e).floor, floor);
             (&raw mut (*e).dst).write(addr16(dst));
             store32(&raw mut (*e).spi, spi);
-            store32(&raw mut (*e).state, SA_VALID);
+            store32(&raw mut (*e).state, state_of(esn));
         }
         Ok(())
     }
@@ -156,7 +161,7 @@ impl InboundTable {
         let e = self.entry(spi);
         // SAFETY: as in `set`.
         unsafe {
-            (load32(&raw mut (*e).state) == SA_VALID && load32(&raw mut (*e).spi) == spi).then(|| Counted {
+            (load32(&raw mut (*e).state) & SA_VALID != 0 && load32(&raw mut (*e).spi) == spi).then(|| Counted {
                 seq: load64(&raw mut (*e).seen),
                 packets: load64(&raw mut (*e).packets),
                 bytes: load64(&raw mut (*e).bytes),
@@ -195,12 +200,13 @@ impl OutboundTable {
     }
 
     /// Adds or replaces the range. The counts of an SA that is there already go on.
-    pub(super) fn set(&mut self, spi: u32, dst: IpAddr, lo: u64, hi: u64) -> PortResult<()> {
+    pub(super) fn set(&mut self, spi: u32, dst: IpAddr, lo: u64, hi: u64, esn: bool) -> PortResult<()> {
         let object = || format!("{spi:#010x} to {dst}");
         if let Some(e) = self.find(spi, dst) {
             // SAFETY: `find` points into the mapping. The order never lets a program see a range wider than both: the end that
             // narrows the range goes first.
             unsafe {
+                store32(&raw mut (*e).state, state_of(esn));
                 if lo < load64(&raw mut (*e).lo) {
                     store64(&raw mut (*e).hi, hi);
                     store64(&raw mut (*e).lo, lo);
@@ -225,7 +231,7 @@ impl OutboundTable {
                 store64(&raw mut (*e).hi, hi);
                 (&raw mut (*e).dst).write(key.dst);
                 store32(&raw mut (*e).spi, spi);
-                store32(&raw mut (*e).state, SA_VALID);
+                store32(&raw mut (*e).state, state_of(esn));
             }
         }
         self.index.insert(key, slot, 0).map_err(|e| {

@@ -13,7 +13,7 @@ pub const SEQUENCE_MAX: u64 = u32::MAX as u64;
 pub const SEQUENCE_MAX_ESN: u64 = 1 << 62;
 /// How far below the last number known to be used the range in the data path begins, with extended sequence numbers: what leaves may be
 /// reordered, and the range must stay shorter than 2^32, as a packet shows the low half of its number only.
-const ESN_SLACK: u64 = 1 << 20;
+pub const ESN_SLACK: u64 = 1 << 20;
 /// Smallest lease, packets.
 const LEASE_MIN: u64 = 16_384;
 /// Largest lease, packets.

@@ -109,7 +109,7 @@ impl Checker {
         if sent.device != OUTSIDE {
             return Ok(());
         }
-        if p.kind == Kind::Esp && from_vip {
+        if matches!(p.kind, Kind::Esp | Kind::NattEsp) && from_vip {
             self.first_sent.entry((p.spi, p.dst, side)).or_insert(now);
             if let Some((before, at)) = self.sent.entry((p.spi, p.dst)).or_default().insert(p.seq, (side, now)) {
                 return Err(format!("SPI {:#010x} number {} left {name}, and {} before at {} ms", p.spi, p.seq, before.name(), at / MS));
@@ -174,7 +174,7 @@ impl Checker {
         let Some((side, at)) = known.and_then(|s| s.get(&seq)).copied() else {
             return Err(format!("{told}: nobody sent it"));
         };
-        let rival = known.and_then(|s| s.get(&top)).map(|(s, _)| *s).filter(|s| *s != side);
+        let rival = known.and_then(|s| s.get(&(top as u32))).map(|(s, _)| *s).filter(|s| *s != side);
         let explained = match rival {
             // A copy that an attacker kept, of a packet that was lost at first.
             _ if self.attacked => true,
@@ -185,7 +185,7 @@ impl Checker {
             // A burst that the network shuffled (packets that waited for an ARP answer leave all at once).
             None => {
                 let shuffles = self.weather.jitter > 0 || self.weather.reorder > 0;
-                shuffles && known.and_then(|s| s.get(&top)).is_some_and(|(_, newest)| *newest <= at + self.weather.delay_max())
+                shuffles && known.and_then(|s| s.get(&(top as u32))).is_some_and(|(_, newest)| *newest <= at + self.weather.delay_max())
             }
         };
         if !explained {

@@ -15,6 +15,8 @@ pub const ALL_ROUTERS_MAC: Mac = [0x01, 0x00, 0x5e, 0x00, 0x00, 0x02];
 pub const ESP: u8 = 50;
 /// UDP.
 pub const UDP: u8 = 17;
+/// Port of UDP encapsulation.
+const NATT: u16 = 4500;
 
 const ETH: usize = 14;
 const IP: usize = 20;
@@ -184,6 +186,18 @@ pub fn esp_of<'a>(ip: &Ip<'a>) -> Option<Esp<'a>> {
     let h = p.get(..16)?;
     let word = |i: usize| u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]);
     Some(Esp { spi: word(0), seq: word(4), icv: u64::from(word(8)) << 32 | u64::from(word(12)), inner: &p[16..] })
+}
+
+/// ESP in an IPv4 packet, plain or in UDP to port 4500 (RFC 3948 2.1); with the ports of the latter.
+pub fn esp_or_natt<'a>(ip: &Ip<'a>) -> Option<(Esp<'a>, Option<(u16, u16)>)> {
+    if let Some(esp) = esp_of(ip) {
+        return Some((esp, None));
+    }
+    let (from, to, payload) = udp_of(ip)?;
+    if to != NATT || payload.get(..4)? == [0; 4] {
+        return None;
+    }
+    esp_of(&Ip { proto: ESP, payload, ..*ip }).map(|esp| (esp, Some((from, to))))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! XFRM of a simulated machine, with the adapter in front of it: what the product's `Xfrm` port sees and what packets meet.
 //!
-//! Rules as found by experiment on real kernels: 32-bit numbers in the bitmap form of the replay state, a window that is checked before
+//! Rules as found by experiment on real kernels: numbers of 32 or 64 bits in the bitmap form of the replay state, a window that is checked before
 //! the integrity value and moved after it, all ones at and below a number that is set, events by threshold and by time with one deferred event after
 //! idleness, soft and hard limits by time and bytes, one acquire per policy until it is answered or its time is over, SAs that send
-//! only while their source address is on the machine.
+//! only while their source address is on the machine, an event when an encapsulated packet comes from somewhere else than the SA says.
 
 use super::clock::{Ns, SEC, Time};
 use super::dice::Dice;
@@ -48,8 +48,14 @@ pub struct Sa {
     pub icv: u64,
     pub(super) window: Window,
     /// Last number sent.
-    pub oseq: u32,
-    pub(super) told: (u32, u32),
+    pub oseq: u64,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// UDP encapsulation: source and destination port.
+    pub encap: Option<(u16, u16)>,
+    /// Another source that was told, and until when it is not told again.
+    pub(super) mapping: Option<(IpAddr, u16, Ns)>,
+    pub(super) told: (u64, u64),
     pub(super) event_packets: u32,
     pub(super) event_time: Ns,
     pub(super) event_at: Option<Ns>,
@@ -67,12 +73,22 @@ pub struct Sa {
 
 impl Sa {
     /// Highest number verified.
-    pub fn seq(&self) -> u32 {
+    pub fn seq(&self) -> u64 {
         self.window.top
     }
 
-    pub(super) fn replay(&self) -> (u32, u32) {
+    pub(super) fn replay(&self) -> (u64, u64) {
         (self.window.top, self.oseq)
+    }
+
+    /// Highest number it can use.
+    fn last(&self) -> u64 {
+        if self.esn { u64::MAX } else { u32::MAX.into() }
+    }
+
+    /// Integrity value of a packet: with extended numbers it covers the high half, which is not on the wire.
+    fn icv_of(&self, number: u64) -> u64 {
+        self.icv ^ (number >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -87,6 +103,8 @@ pub enum InDrop {
     Integrity,
     /// XfrmInStateExpired.
     Expired,
+    /// XfrmInStateMismatch: plain where UDP is agreed, or the other way.
+    Encapsulation,
     /// XfrmInTmplMismatch, or the inner packet is none.
     Template,
 }
@@ -113,7 +131,7 @@ pub struct FakeKernel {
     listening: bool,
     pub(super) next_order: u64,
     /// Highest numbers an SA with these keys ever had here, also after its removal.
-    pub(super) past: BTreeMap<(Spi, IpAddr, u64), (u32, u32)>,
+    pub(super) past: BTreeMap<(Spi, u64), (u64, u64)>,
     pub(super) dice: Dice,
     /// Calls that fail, of ten thousand.
     pub fail_per_10k: u32,
@@ -142,8 +160,9 @@ pub(super) fn icv(keys: &EspKeys) -> u64 {
     fnv(&[keys.encr.expose(), keys.integ.expose()])
 }
 
-pub(super) fn low32(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+/// A number as an SA can hold it.
+pub(super) fn fitting(number: u64, esn: bool) -> u64 {
+    if esn { number } else { number.min(u32::MAX.into()) }
 }
 
 /// True when the selector covers the end of a packet.
@@ -291,7 +310,7 @@ impl FakeKernel {
             return;
         }
         let (seq, oseq) = sa.replay();
-        let below = seq - sa.told.0 < sa.event_packets && oseq - sa.told.1 < sa.event_packets;
+        let below = seq - sa.told.0 < sa.event_packets.into() && oseq - sa.told.1 < sa.event_packets.into();
         if (sa.event_packets == 0 || below) && !sa.event_deferred {
             return;
         }
@@ -306,20 +325,13 @@ impl FakeKernel {
             sa.event_at = Some(now + sa.event_time);
             sa.event_deferred = false;
         }
-        let event = XfrmEvent::Replay {
-            spi: key.0,
-            dst: key.1,
-            seq: sa.window.top.into(),
-            oseq: sa.oseq.into(),
-            bytes: sa.bytes,
-            packets: sa.packets,
-        };
+        let event = XfrmEvent::Replay { spi: key.0, dst: key.1, seq: sa.window.top, oseq: sa.oseq, bytes: sa.bytes, packets: sa.packets };
         self.emit(event);
     }
 
     pub(super) fn drop_sa(&mut self, key: Key) {
         if let Some(sa) = self.sas.remove(&key) {
-            let past = self.past.entry((key.0, key.1, sa.icv)).or_default();
+            let past = self.past.entry((key.0, sa.icv)).or_default();
             *past = (past.0.max(sa.window.top), past.1.max(sa.oseq));
         }
     }
@@ -348,6 +360,7 @@ impl FakeKernel {
                 InDrop::Replay(_) => "in_state_seq_error",
                 InDrop::Integrity => "in_state_proto_error",
                 InDrop::Expired => "in_state_expired",
+                InDrop::Encapsulation => "in_state_mismatch",
                 InDrop::Template => "in_tmpl_mismatch",
             });
         }
@@ -361,10 +374,14 @@ impl FakeKernel {
     }
 
     fn receive(&mut self, outer: &Ip<'_>) -> Result<Vec<u8>, InDrop> {
-        let esp = frame::esp_of(outer).ok_or(InDrop::NoState)?;
+        let (esp, ports) = frame::esp_or_natt(outer).ok_or(InDrop::NoState)?;
         let key = (Spi(esp.spi), IpAddr::V4(outer.dst));
         let sa = self.sas.get(&key).ok_or(InDrop::NoState)?;
-        if let Err(replayed) = sa.window.check(esp.seq) {
+        if sa.encap.is_some() != ports.is_some() {
+            return Err(InDrop::Encapsulation);
+        }
+        let number = if sa.esn { sa.window.extend(esp.seq) } else { esp.seq.into() };
+        if let Err(replayed) = sa.window.check(number) {
             self.refused(key, if replayed == Replayed::TooOld { 0 } else { 1 });
             return Err(InDrop::Replay(replayed));
         }
@@ -372,17 +389,35 @@ impl FakeKernel {
             return Err(InDrop::Expired);
         }
         let sa = self.sas.get_mut(&key).ok_or(InDrop::NoState)?;
-        if esp.icv != sa.icv || sa.src != IpAddr::V4(outer.src) {
+        if esp.icv != sa.icv_of(number) {
             self.refused(key, 2);
             return Err(InDrop::Integrity);
         }
-        sa.window.advance(esp.seq);
+        sa.window.advance(number);
         sa.bytes += esp.inner.len() as u64;
         sa.packets += 1;
         let reqid = sa.reqid;
         self.moved(key);
+        if let Some((port, _)) = ports {
+            self.mapping(key, outer.src, port);
+        }
         let inner = frame::ip(esp.inner).ok_or(InDrop::Template)?;
         if self.policy_in(&inner).is_some_and(|want| want == reqid) { Ok(esp.inner.to_vec()) } else { Err(InDrop::Template) }
+    }
+
+    /// `km_new_mapping`, with the limit of one event a second.
+    fn mapping(&mut self, key: Key, src: Ipv4Addr, port: u16) {
+        let now = self.time.now();
+        let Some(sa) = self.sas.get_mut(&key) else { return };
+        let peer = IpAddr::V4(src);
+        if (sa.src, sa.encap.map(|e| e.0)) == (peer, Some(port)) {
+            return;
+        }
+        if sa.mapping.is_some_and(|(_, told, until)| told == port && now < until) {
+            return;
+        }
+        sa.mapping = Some((peer, port, now + SEC));
+        self.emit(XfrmEvent::Mapping { spi: key.0, dst: key.1, peer, port });
     }
 
     fn policy_in(&self, ip: &Ip<'_>) -> Option<u32> {
@@ -429,15 +464,19 @@ impl FakeKernel {
             return Outbound::Drop("out_state_expired");
         }
         let Some(sa) = self.sas.get_mut(&key) else { return Outbound::Drop("out_state_expired") };
-        if sa.oseq == u32::MAX {
+        if sa.oseq == sa.last() {
             return Outbound::Drop("out_state_seq_error");
         }
         sa.oseq += 1;
         sa.bytes += packet.packet.len() as u64;
         sa.packets += 1;
-        let esp = frame::esp(key.0.0, sa.oseq, sa.icv, packet.packet);
+        let esp = frame::esp(key.0.0, sa.oseq as u32, sa.icv_of(sa.oseq), packet.packet);
+        let outer = match sa.encap {
+            None => frame::ip_packet(from, to, frame::ESP, 64, &esp),
+            Some((sport, dport)) => frame::ip_packet(from, to, frame::UDP, 64, &frame::udp(sport, dport, &esp)),
+        };
         self.moved(key);
-        Outbound::Protected(frame::ip_packet(from, to, frame::ESP, 64, &esp))
+        Outbound::Protected(outer)
     }
 
     fn acquire(&mut self, policy: &FlowPolicy, packet: &Ip<'_>) {

@@ -253,7 +253,7 @@ impl Machine {
         if frame::dst_mac(frame)[0] & 1 == 1 {
             return self.drop("broadcast_not_local");
         }
-        if ip.proto == frame::ESP && plan::VIPS.contains(&ip.dst) {
+        if frame::esp_or_natt(&ip).is_some() && plan::VIPS.contains(&ip.dst) {
             self.violations.push(format!(
                 "{}: ESP for {} passed the data path without the address being here: the kernel would route it out",
                 self.name, ip.dst
@@ -275,12 +275,10 @@ impl Machine {
     }
 
     fn local(&mut self, device: usize, ip: &Ip<'_>) {
-        if ip.proto == frame::ESP {
+        if let Some((esp, _)) = frame::esp_or_natt(ip) {
             match self.kernel.input(ip) {
                 Ok(inner) => {
-                    if let Some(esp) = frame::esp_of(ip) {
-                        self.verified.push((esp.spi, esp.seq));
-                    }
+                    self.verified.push((esp.spi, esp.seq));
                     self.forward(&inner);
                 }
                 Err(_) => self.drop("esp_refused"),
@@ -288,6 +286,7 @@ impl Machine {
             return;
         }
         match frame::udp_of(ip) {
+            Some((_, 4500, [0xff])) => self.drop("keepalive"),
             Some((sport, dport @ (500 | 4500), payload)) => {
                 let from = SocketAddr::new(IpAddr::V4(ip.src), sport);
                 let to = SocketAddr::new(IpAddr::V4(ip.dst), dport);

@@ -4,7 +4,7 @@ use super::clock::Time;
 use gateway_common::abi::Program;
 use gateway_common::classify::{self, Direction, Parsed, parse};
 use gateway_common::layout::{
-    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord as Word, SA_VALID,
+    Device, InboundSa, OutboundSa, ROLE_ACTIVE, ROLE_ARMED, ROLE_DRAINING, ROLE_STANDBY, RoleWord as Word, SA_ESN, SA_VALID,
 };
 use gateway_common::reason::{Action, Classify, Guard, Shunt};
 use gateway_common::verdict::{self, GuardFacts, Inbound, Lease, RoleNow, ShuntFacts};
@@ -164,7 +164,7 @@ impl FakePath {
         let answer = verdict::inbound(entry, p.spi, p.seq);
         match answer {
             Inbound::Known => {
-                entry.seen = entry.seen.max(p.seq.into());
+                entry.seen = entry.seen.max(verdict::inbound_number(entry, p.seq));
                 entry.packets += 1;
                 entry.bytes += u64::from(p.ip_len);
             }
@@ -244,7 +244,7 @@ impl FakePath {
         if reason == Guard::Esp
             && let Some(entry) = self.tables.outbound.get_mut(&(Spi(p.spi), IpAddr::V4(Ipv4Addr::from(p.dst))))
         {
-            entry.last = entry.last.max(p.seq.into());
+            entry.last = entry.last.max(verdict::outbound_number(entry, p.seq));
             entry.packets += 1;
             entry.bytes += u64::from(p.ip_len);
         }
@@ -261,6 +261,10 @@ impl FakePath {
             .flatten()
             .any(|(local, remote)| ends(local, p.src, p.src_port) && ends(remote, p.dst, p.dst_port))
     }
+}
+
+fn state(esn: bool) -> u32 {
+    SA_VALID | if esn { SA_ESN } else { 0 }
 }
 
 /// Anything that has a [`FakePath`] inside.
@@ -317,7 +321,7 @@ impl<T: HasPath> Dataplane for PathPort<T> {
         Ok(())
     }
 
-    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64) -> PortResult<()> {
+    fn set_inbound(&mut self, spi: Spi, dst: IpAddr, floor: u64, esn: bool) -> PortResult<()> {
         self.with(|p| {
             let IpAddr::V4(v4) = dst else { return };
             let dst = gateway_common::layout::mapped(v4.into());
@@ -326,7 +330,7 @@ impl<T: HasPath> Dataplane for PathPort<T> {
                 Some(e) if e.spi == spi.0 => e.floor = e.floor.max(floor),
                 Some(e) => p.violations.push(format!("{spi} takes the slot of {}", Spi(e.spi))),
                 None => {
-                    p.tables.inbound.insert(slot, InboundSa { spi: spi.0, state: SA_VALID, floor, dst, ..InboundSa::default() });
+                    p.tables.inbound.insert(slot, InboundSa { spi: spi.0, state: state(esn), floor, dst, ..InboundSa::default() });
                 }
             }
         });
@@ -343,17 +347,12 @@ impl<T: HasPath> Dataplane for PathPort<T> {
         Ok(())
     }
 
-    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64) -> PortResult<()> {
+    fn set_outbound(&mut self, spi: Spi, dst: IpAddr, lo: u64, hi: u64, esn: bool) -> PortResult<()> {
         self.with(|p| {
             let IpAddr::V4(v4) = dst else { return };
             let mapped = gateway_common::layout::mapped(v4.into());
-            let e = p.tables.outbound.entry((spi, dst)).or_insert(OutboundSa {
-                spi: spi.0,
-                state: SA_VALID,
-                dst: mapped,
-                ..OutboundSa::default()
-            });
-            (e.lo, e.hi) = (lo, hi);
+            let e = p.tables.outbound.entry((spi, dst)).or_insert(OutboundSa { spi: spi.0, dst: mapped, ..OutboundSa::default() });
+            (e.lo, e.hi, e.state) = (lo, hi, state(esn));
         });
         Ok(())
     }

@@ -38,7 +38,7 @@ pub struct Refused {
     /// Why.
     pub why: Replayed,
     /// Highest number the peer had verified.
-    pub top: u32,
+    pub top: u64,
 }
 
 /// The peer.
@@ -131,7 +131,7 @@ impl Peer {
             }
             return;
         }
-        if let Some(esp) = frame::esp_of(&ip) {
+        if let Some((esp, _)) = frame::esp_or_natt(&ip) {
             let result = self.kernel().input(&ip);
             match result {
                 Ok(inner) => {
@@ -142,11 +142,11 @@ impl Peer {
                     let top = self.kernel().sa(Spi(esp.spi), IpAddr::V4(ip.dst)).map_or(0, |sa| sa.seq());
                     self.refused.push(Refused { spi: esp.spi, seq: esp.seq, why, top });
                 }
-                Err(InDrop::NoState | InDrop::Integrity | InDrop::Expired | InDrop::Template) => {}
+                Err(InDrop::NoState | InDrop::Integrity | InDrop::Expired | InDrop::Encapsulation | InDrop::Template) => {}
             }
-        } else if let Some((sport, 500, payload)) = frame::udp_of(&ip) {
+        } else if let Some((sport, port @ (500 | 4500), payload)) = frame::udp_of(&ip) {
             let from = SocketAddr::new(IpAddr::V4(ip.src), sport);
-            let to = SocketAddr::new(IpAddr::V4(ip.dst), 500);
+            let to = SocketAddr::new(IpAddr::V4(ip.dst), port);
             let at = self.time.instant(now);
             self.engine.handle_datagram(from, to, payload, at);
             self.pump();
@@ -257,7 +257,14 @@ impl Peer {
 
     fn command(&mut self, command: IkeCommand) {
         match command {
-            IkeCommand::MoveChild { .. } => {}
+            IkeCommand::MoveChild { spi_in, peer, encap } => {
+                if let Some(c) = self.children.get_mut(&spi_in) {
+                    if let Err(e) = self.port.move_peer(c, peer, encap) {
+                        panic!("peer {}: {e}", self.index + 1);
+                    }
+                    (c.peer, c.encap) = (peer, encap);
+                }
+            }
             IkeCommand::InstallInbound(child) => {
                 self.install(&child, Direction::In);
                 self.children.insert(child.spi_in, *child);

@@ -1,4 +1,4 @@
-//! The replay window of an inbound SA as the kernel's bitmap form keeps it.
+//! The replay window of an inbound SA as the kernel's bitmap form keeps it, with numbers of 32 or 64 bits.
 
 /// The window.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -6,7 +6,7 @@ pub struct Window {
     /// Packets.
     pub size: u32,
     /// Highest number verified.
-    pub top: u32,
+    pub top: u64,
     bits: Vec<bool>,
 }
 
@@ -21,12 +21,27 @@ pub enum Replayed {
 
 impl Window {
     /// A window at `top`, empty or full.
-    pub fn new(size: u32, top: u32, full: bool) -> Self {
+    pub fn new(size: u32, top: u64, full: bool) -> Self {
         Self { size, top, bits: vec![full; size as usize] }
     }
 
+    /// The number that the low half on the wire stands for with extended numbers (RFC 4303 appendix A2.2).
+    pub fn extend(&self, low: u32) -> u64 {
+        let (top, high) = (self.top as u32, self.top >> 32);
+        let bottom = top.wrapping_sub(self.size).wrapping_add(1);
+        let high = if top >= self.size.saturating_sub(1) {
+            if low < bottom { high + 1 } else { high }
+        } else if low >= bottom {
+            // Below zero there is no number: one so high that nobody sends it.
+            high.wrapping_sub(1)
+        } else {
+            high
+        };
+        high << 32 | u64::from(low)
+    }
+
     /// Whether a number may come in.
-    pub fn check(&self, seq: u32) -> Result<(), Replayed> {
+    pub fn check(&self, seq: u64) -> Result<(), Replayed> {
         if self.size == 0 {
             return Ok(());
         }
@@ -36,40 +51,40 @@ impl Window {
         if seq > self.top {
             return Ok(());
         }
-        if self.top - seq >= self.size {
+        if self.top - seq >= self.size.into() {
             return Err(Replayed::TooOld);
         }
-        if self.bits[(seq % self.size) as usize] { Err(Replayed::Seen) } else { Ok(()) }
+        if self.bits[(seq % u64::from(self.size)) as usize] { Err(Replayed::Seen) } else { Ok(()) }
     }
 
     /// What lies at or below the floor is never taken again; what was received beyond it stays as it is.
-    pub fn close(&mut self, floor: u32) {
+    pub fn close(&mut self, floor: u64) {
         if floor >= self.top {
             *self = Self::new(self.size, floor, floor != 0);
             return;
         }
-        let oldest = (self.top + 1).saturating_sub(self.size).max(1);
+        let oldest = (self.top + 1).saturating_sub(self.size.into()).max(1);
         for seq in oldest..=floor {
-            self.bits[(seq % self.size) as usize] = true;
+            self.bits[(seq % u64::from(self.size)) as usize] = true;
         }
     }
 
     /// A number was verified.
-    pub fn advance(&mut self, seq: u32) {
+    pub fn advance(&mut self, seq: u64) {
         if self.size == 0 {
             return;
         }
         if seq > self.top {
-            if seq - self.top >= self.size {
+            if seq - self.top >= self.size.into() {
                 self.bits.fill(false);
             } else {
                 for between in self.top + 1..seq {
-                    self.bits[(between % self.size) as usize] = false;
+                    self.bits[(between % u64::from(self.size)) as usize] = false;
                 }
             }
             self.top = seq;
         }
-        self.bits[(seq % self.size) as usize] = true;
+        self.bits[(seq % u64::from(self.size)) as usize] = true;
     }
 }
 
@@ -88,6 +103,25 @@ mod tests {
         }
         assert_eq!(w.check(8), Err(Replayed::TooOld));
         assert_eq!((w.check(9), w.check(39)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn the_high_half_is_found_through_the_window() {
+        let wrap = 1_u64 << 32;
+        for (top, number) in [
+            (0, 1),
+            (100, 200),
+            (wrap - 10, wrap - 5),
+            (wrap - 10, wrap + 5),
+            (wrap + 5, wrap - 20),
+            (wrap + 5, wrap + 3),
+            (wrap + 5, 2 * wrap - 60),
+            (5 * wrap, 5 * wrap - 63),
+            (5 * wrap + 63, 5 * wrap),
+        ] {
+            assert_eq!(Window::new(64, top, false).extend(number as u32), number, "top {top}");
+        }
+        assert!(Window::new(64, 5, false).extend(u32::MAX) > u64::MAX - wrap);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The product's `Xfrm` port onto a [`FakeKernel`]: what the netlink adapter and the kernel make of the calls.
 
 use super::clock::Ns;
-use super::kernel::{FakeKernel, Key, Sa, icv, low32};
+use super::kernel::{FakeKernel, Key, Sa, fitting, icv};
 use super::window::Window;
 use gateway_user::id::Spi;
 use gateway_user::ports::{Direction, FlowPolicy, PortError, PortResult, ReplaySet, SaDump, SaInstall, SaUsed, Xfrm};
+use gateway_user::sad::{ChildSa, Encap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -29,28 +30,34 @@ impl FakeKernel {
         };
         let name = || format!("SA {spi} to {dst}");
         self.fails("XFRM_MSG_NEWSA", name)?;
-        if spi.0 < 256 || c.integ.is_none() {
+        // A combined mode brings its own integrity; nothing goes without.
+        if spi.0 < 256 || c.integ.is_none() != c.encr.is_aead() || c.esn && c.replay_window == 0 {
             return Err(failed("XFRM_MSG_NEWSA", name(), io::ErrorKind::InvalidInput.into()));
         }
         let icv = icv(keys);
         if let Some(held) = self.sas.get(&(spi, dst)) {
-            let equal = held.src == src && held.reqid == sa.reqid && held.icv == icv && held.window.size == c.replay_window;
+            let same_src = held.src == src || sa.direction == Direction::In;
+            let same_kind = held.esn == c.esn && held.encap.is_some() == c.encap.is_some();
+            let equal = same_src && same_kind && held.reqid == sa.reqid && held.icv == icv && held.window.size == c.replay_window;
             if !equal {
                 return Err(failed("XFRM_MSG_NEWSA", name(), io::ErrorKind::AlreadyExists.into()));
             }
             let behind = match sa.direction {
                 Direction::In => sa.replay > 0,
-                Direction::Out => held.oseq < low32(sa.replay),
+                Direction::Out => held.oseq < fitting(sa.replay, c.esn),
             };
+            if let Some(held) = self.sas.get_mut(&(spi, dst)) {
+                held.encap = ports(c.encap, sa.direction);
+            }
             if behind {
-                let set =
-                    ReplaySet { spi, dst, direction: sa.direction, replay: sa.replay, window: c.replay_window, esn: false, used: None };
+                let (direction, replay, window, esn) = (sa.direction, sa.replay, c.replay_window, c.esn);
+                let set = ReplaySet { spi, dst, direction, replay, window, esn, used: None };
                 return self.set_one(&set);
             }
             return Ok(());
         }
-        let number = low32(sa.replay);
-        let past = self.past.get(&(spi, dst, icv)).copied().unwrap_or_default();
+        let number = fitting(sa.replay, c.esn);
+        let past = self.past.get(&(spi, icv)).copied().unwrap_or_default();
         let (seq, oseq, before) = match sa.direction {
             Direction::In => (number, 0, past.0),
             Direction::Out => (0, number, past.1),
@@ -68,6 +75,9 @@ impl FakeKernel {
             icv,
             window: Window::new(c.replay_window, seq, seq != 0 && !self.knobs.empty_bitmap),
             oseq,
+            esn: c.esn,
+            encap: ports(c.encap, sa.direction),
+            mapping: None,
             told: (seq, oseq),
             event_packets: sa.event_packets,
             event_time,
@@ -101,7 +111,10 @@ impl FakeKernel {
         if set.window != sa.window.size {
             return Err(error(io::ErrorKind::InvalidInput, format!("window {} of an SA with {}", set.window, sa.window.size)));
         }
-        let to = low32(set.replay);
+        if set.esn != sa.esn {
+            return Err(error(io::ErrorKind::InvalidInput, format!("extended numbers {} of an SA with {}", set.esn, sa.esn)));
+        }
+        let to = fitting(set.replay, set.esn);
         match set.direction {
             Direction::In if knobs.empty_bitmap => sa.window = Window::new(set.window, to.max(sa.window.top), false),
             Direction::In => sa.window.close(to),
@@ -129,8 +142,8 @@ impl FakeKernel {
             src: sa.src,
             dst: *dst,
             reqid: sa.reqid,
-            seq: sa.window.top.into(),
-            oseq: sa.oseq.into(),
+            seq: sa.window.top,
+            oseq: sa.oseq,
             bytes: sa.bytes,
             packets: sa.packets,
             age_s: now_s.saturating_sub(sa.added_s),
@@ -141,11 +154,41 @@ impl FakeKernel {
         Ok(self.sas.iter().map(view).collect())
     }
 
+    /// As the adapter does it: ports in place, another address as a new SA from the number the old one ended with, encapsulation that begins or
+    /// ends with the window closed.
+    fn move_one(&mut self, child: &ChildSa, peer: IpAddr, encap: Option<Encap>) -> PortResult<()> {
+        self.fails("XFRM_MSG_UPDSA", || format!("SA {} to {}", child.spi_in, child.local))?;
+        let framing = child.encap.is_some() != encap.is_some();
+        if let Some(sa) = self.sas.get_mut(&(child.spi_in, child.local)) {
+            sa.encap = ports(encap, Direction::In);
+            if framing {
+                sa.src = peer;
+                sa.window.close(sa.window.top + u64::from(sa.window.size));
+            }
+        }
+        self.fails("XFRM_MSG_DELSA", || format!("SA {} to {}", child.spi_out, child.peer))?;
+        if let Some(mut sa) = self.sas.remove(&(child.spi_out, child.peer)) {
+            sa.encap = ports(encap, Direction::Out);
+            self.next_order += 1;
+            sa.order = self.next_order;
+            self.sas.insert((child.spi_out, peer), sa);
+        }
+        Ok(())
+    }
+
     fn remove_one(&mut self, spi: Spi, dst: IpAddr) -> PortResult<()> {
         self.fails("XFRM_MSG_DELSA", || format!("SA {spi} to {dst}"))?;
         self.drop_sa((spi, dst));
         Ok(())
     }
+}
+
+/// Source and destination port of encapsulated packets.
+fn ports(encap: Option<Encap>, direction: Direction) -> Option<(u16, u16)> {
+    encap.map(|e| match direction {
+        Direction::In => (e.peer_port, e.local_port),
+        Direction::Out => (e.local_port, e.peer_port),
+    })
 }
 
 /// Anything that has a [`FakeKernel`] inside.
@@ -184,6 +227,10 @@ impl<T: HasKernel> Xfrm for XfrmPort<T> {
         self.with(|k| sets.iter().map(|s| k.set_one(s)).collect())
     }
 
+    fn move_peer(&mut self, child: &ChildSa, peer: IpAddr, encap: Option<Encap>) -> PortResult<()> {
+        self.with(|k| k.move_one(child, peer, encap))
+    }
+
     fn dump(&mut self) -> PortResult<Vec<SaDump>> {
         self.with(FakeKernel::dump_all)
     }
@@ -205,10 +252,10 @@ mod tests {
     use crate::sim::frame;
     use crate::sim::kernel::{InDrop, Outbound};
     use crate::sim::window::Replayed;
-    use gateway_user::crypto::{CipherAlg, IntegAlg, Secret};
+    use gateway_user::crypto::{AesKey, CipherAlg, Icv, IntegAlg, Secret};
     use gateway_user::id::IkeVersion;
     use gateway_user::ports::XfrmEvent;
-    use gateway_user::sad::{ChildSa, EspKeys, Lifetime, Mode, Selector};
+    use gateway_user::sad::{EspKeys, Lifetime, Mode, Selector};
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
@@ -347,6 +394,75 @@ mod tests {
         assert!(k.set_one(&back).is_err() && k.violations.len() == 1);
         assert!(k.remove_one(c.spi_out, c.peer).is_ok() && k.install_one(&sa(&c, Direction::Out, 50)).is_ok());
         assert_eq!(k.violations.len(), 2, "also not by way of a removal");
+    }
+
+    /// One packet to the peer: the SA's destination, ports when it is in UDP, and its number's low half.
+    fn sent(k: &mut FakeKernel) -> Option<(Ipv4Addr, Option<(u16, u16)>, u32)> {
+        let packet = clear(HOST, FAR);
+        let Outbound::Protected(outer) = k.output(&frame::ip(&packet)?, |_| true) else { return None };
+        let ip = frame::ip(&outer)?;
+        let Some((from, to, payload)) = frame::udp_of(&ip) else { return Some((ip.dst, None, frame::esp_of(&ip)?.seq)) };
+        let esp = frame::esp_of(&frame::Ip { proto: frame::ESP, payload, ..ip })?;
+        Some((ip.dst, Some((from, to)), esp.seq))
+    }
+
+    #[test]
+    fn extended_numbers_cross_the_wrap_and_a_lost_high_half_is_not_heard() {
+        let time = Time::new();
+        let wrap = 1_u64 << 32;
+        let (mut a, mut b) = (kernel(&time), kernel(&time));
+        let c = ChildSa { esn: true, encr: CipherAlg::AesGcm(AesKey::Bits128, Icv::Bytes16), integ: None, ..child(1) };
+        // `b` is where `a` sends to: the same SA, received.
+        let end = ChildSa { spi_in: c.spi_out, keys_in: c.keys_out.clone(), local: c.peer, peer: c.local, ..c.clone() };
+        b.policies = vec![FlowPolicy { local: c.ts_remote, remote: c.ts_local, ..b.policies[0].clone() }];
+        assert!(a.install_one(&sa(&c, Direction::Out, wrap - 2)).is_ok());
+        assert!(b.install_one(&sa(&end, Direction::In, wrap - 2)).is_ok());
+        let cross = |a: &mut FakeKernel, b: &mut FakeKernel| {
+            let packet = clear(HOST, FAR);
+            let Outbound::Protected(outer) = a.output(&frame::ip(&packet).unwrap(), |_| true) else { panic!("not sent") };
+            b.input(&frame::ip(&outer).unwrap()).map(|_| ())
+        };
+        for _ in 0..5 {
+            assert_eq!(cross(&mut a, &mut b), Ok(()));
+        }
+        assert_eq!((a.sa(c.spi_out, c.peer).unwrap().oseq, b.sa(c.spi_out, c.peer).unwrap().seq()), (wrap + 3, wrap + 3));
+        let mut forgetful = kernel(&time);
+        assert!(forgetful.install_one(&sa(&c, Direction::Out, 500)).is_ok());
+        assert_eq!(cross(&mut forgetful, &mut b), Err(InDrop::Integrity));
+        let short = ReplaySet { spi: c.spi_out, dst: c.peer, direction: Direction::Out, replay: 9, window: 64, esn: false, used: None };
+        assert!(a.set_one(&short).is_err());
+        let none = ChildSa { integ: None, ..child(3) };
+        assert!(a.install_one(&sa(&none, Direction::Out, 0)).is_err(), "no integrity");
+    }
+
+    #[test]
+    fn a_moved_peer_is_sent_the_next_number() {
+        let time = Time::new();
+        let mut k = kernel(&time);
+        let encap = |peer_port| Some(Encap { local_port: 4500, peer_port });
+        let c = ChildSa { encap: encap(4500), ..child(1) };
+        assert!(k.install_one(&sa(&c, Direction::Out, 0)).is_ok() && k.install_one(&sa(&c, Direction::In, 0)).is_ok());
+        assert_eq!(sent(&mut k), Some((PEER, Some((4500, 4500)), 1)));
+        assert!(k.move_one(&c, c.peer, encap(31_000)).is_ok());
+        assert_eq!(sent(&mut k), Some((PEER, Some((4500, 31_000)), 2)));
+        let there = Ipv4Addr::new(192, 0, 2, 99);
+        let c = ChildSa { encap: encap(31_000), ..c };
+        assert!(k.move_one(&c, there.into(), encap(31_001)).is_ok());
+        k.policies[0].tunnel_peer = there.into();
+        assert_eq!(sent(&mut k), Some((there, Some((4500, 31_001)), 3)));
+        // What comes from there is told once a second, and a plain packet is not taken.
+        let from = |src, port: u16, seq| {
+            let esp = frame::esp(c.spi_in.0, seq, icv(&c.keys_in), &clear(FAR, HOST));
+            frame::ip_packet(src, VIP, frame::UDP, 64, &frame::udp(port, 4500, &esp))
+        };
+        k.take_events();
+        let mappings = |k: &mut FakeKernel| k.take_events().iter().filter(|e| matches!(e, XfrmEvent::Mapping { .. })).count();
+        for seq in 1..4 {
+            assert!(k.input(&frame::ip(&from(there, 31_002, seq)).unwrap()).is_ok());
+        }
+        assert_eq!(mappings(&mut k), 1);
+        assert_eq!(receive(&mut k, &c, 9), Err(InDrop::Encapsulation));
+        assert!(k.violations.is_empty(), "{:?}", k.violations);
     }
 
     #[test]

@@ -17,6 +17,8 @@ const OUTBOX_MAX: usize = 4096;
 const SWITCH_WAIT: Duration = Duration::from_secs(1);
 /// Outbound kernel events per lease: enough to renew at half of it.
 const OUT_EVENTS_PER_LEASE: u64 = 8;
+/// With extended numbers the data path's floor follows the traffic in steps of 2^30.
+const ESN_FLOOR_STEP_BITS: u32 = 30;
 /// Longest time between two outbound kernel events while packets flow.
 const OUT_EVENT_TIME: Duration = Duration::from_millis(100);
 
@@ -184,7 +186,7 @@ impl Core {
                 }
                 let mut lease = Lease::new(self.lease_policy(&child.map, child.esn));
                 lease.set_partner(self.holds_ours(), self.live.is_some());
-                let r = self.ports.path.set_inbound(spi, child.local, 0);
+                let r = self.ports.path.set_inbound(spi, child.local, 0, child.esn);
                 self.check(r);
                 self.install(&child, Direction::In, 0, SaUsed::default(), &lease);
                 self.pairs.insert(
@@ -244,7 +246,7 @@ impl Core {
         }
         let (child, lease) = (p.child.clone(), p.lease.clone());
         // The guard's range first: a packet must never meet an SA without one.
-        let r = self.ports.path.set_outbound(child.spi_out, child.peer, lease.lo(), lease.limit());
+        let r = self.ports.path.set_outbound(child.spi_out, child.peer, lease.guard_lo(), lease.limit(), child.esn);
         if self.check(r)
             && self.install(
                 &child,
@@ -386,11 +388,11 @@ impl Core {
             let before = p.lease.limit();
             p.lease.set_partner(competitor, contact);
             if active && p.out_installed && p.lease.limit() != before {
-                limits.push((p.child.spi_out, p.child.peer, p.lease.lo(), p.lease.limit()));
+                limits.push((p.child.spi_out, p.child.peer, p.lease.guard_lo(), p.lease.limit(), p.child.esn));
             }
         }
-        for (spi, peer, lo, hi) in limits {
-            let r = self.ports.path.set_outbound(spi, peer, lo, hi);
+        for (spi, peer, lo, hi, esn) in limits {
+            let r = self.ports.path.set_outbound(spi, peer, lo, hi, esn);
             self.check(r);
         }
         if !contact {
@@ -434,10 +436,15 @@ impl Core {
     fn count(&mut self, spi: Spi, dst: IpAddr, seq: u64, oseq: u64, bytes: u64, packets: u64, now: Instant) {
         if let Some(p) = self.pairs.get_mut(&spi).filter(|p| p.child.local == dst) {
             if seq > p.counters.seq_in || packets > p.counters.packets_in {
+                let raised = raised_floor(p, seq);
                 p.counters.seq_in = p.counters.seq_in.max(seq);
                 p.counters.bytes_in = p.counters.bytes_in.max(bytes);
                 p.counters.packets_in = p.counters.packets_in.max(packets);
                 p.dirty = true;
+                if let Some(floor) = raised {
+                    let r = self.ports.path.set_inbound(spi, dst, floor, true);
+                    self.check(r);
+                }
                 self.engine.handle_traffic(spi, now);
                 self.finish_switches(|s| s.spi == spi, now);
             }
@@ -550,8 +557,9 @@ impl Core {
             for (spi, hi) in list {
                 let Some(p) = self.pairs.get_mut(&spi) else { continue };
                 if p.lease.on_granted(hi) && p.out_installed {
-                    let (out, peer, lo, limit) = (p.child.spi_out, p.child.peer, p.lease.lo(), p.lease.limit());
-                    let r = self.ports.path.set_outbound(out, peer, lo, limit);
+                    let (out, peer, esn) = (p.child.spi_out, p.child.peer, p.child.esn);
+                    let (lo, limit) = (p.lease.guard_lo(), p.lease.limit());
+                    let r = self.ports.path.set_outbound(out, peer, lo, limit, esn);
                     self.check(r);
                 }
             }
@@ -559,9 +567,9 @@ impl Core {
     }
 
     pub(super) fn raise_floors(&mut self) {
-        let floors: Vec<_> = self.pairs.values().map(|p| (p.child.spi_in, p.child.local, p.counters.seq_in)).collect();
-        for (spi, local, floor) in floors {
-            let r = self.ports.path.set_inbound(spi, local, floor);
+        let floors: Vec<_> = self.pairs.values().map(|p| (p.child.spi_in, p.child.local, p.counters.seq_in, p.child.esn)).collect();
+        for (spi, local, floor, esn) in floors {
+            let r = self.ports.path.set_inbound(spi, local, floor, esn);
             self.check(r);
         }
     }
@@ -575,6 +583,13 @@ impl Core {
             self.check(r);
         }
     }
+}
+
+/// The floor that the data path needs when the highest inbound number of a pair with extended numbers rises to `seq`: below the window, so that
+/// it refuses nothing, and often enough that it never comes to lie ahead of the traffic ([`crate::ports::Dataplane::set_inbound`]).
+pub(super) fn raised_floor(p: &Pair, seq: u64) -> Option<u64> {
+    let due = p.child.esn && seq >> ESN_FLOOR_STEP_BITS > p.counters.seq_in >> ESN_FLOOR_STEP_BITS;
+    due.then(|| seq.saturating_sub(crate::netlink::xfrm::codec::REPLAY_WINDOW_MAX.into()))
 }
 
 /// What makes two pairs protect the same traffic.

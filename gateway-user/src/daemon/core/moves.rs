@@ -48,7 +48,7 @@ impl Core {
         // The guard's range first: a packet must never meet an SA without one.
         let mut ok = true;
         if elsewhere {
-            let r = self.ports.path.set_outbound(old.spi_out, peer, lo, hi);
+            let r = self.ports.path.set_outbound(old.spi_out, peer, lo, hi, old.esn);
             ok = self.check(r);
         }
         if ok {

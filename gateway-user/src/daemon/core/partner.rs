@@ -5,7 +5,7 @@ use crate::ha::NodeState;
 use crate::id::{IkeSaId, Spi};
 use crate::ike::IkeRecord;
 use crate::ports::{Direction, Partner, ReplaySet, SaUsed};
-use crate::sad::{ChildRecord, ChildStage, Lease};
+use crate::sad::{ChildRecord, ChildStage, ESN_SLACK, Lease};
 use crate::ssp::{Client, CounterUpdate, Hello, Message, Session, SessionEvent, Timing};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -243,10 +243,12 @@ impl Core {
                     offered.push((p.child.spi_in, hi));
                 }
                 p.lease.set_partner(true, true);
-                limits.push((p.child.spi_out, p.child.peer, p.lease.lo(), p.lease.limit(), p.out_installed));
+                if p.out_installed {
+                    limits.push((p.child.spi_out, p.child.peer, p.lease.guard_lo(), p.lease.limit(), p.child.esn));
+                }
             }
-            for (spi, peer, lo, hi, _) in limits.into_iter().filter(|l| l.4) {
-                let r = self.ports.path.set_outbound(spi, peer, lo, hi);
+            for (spi, peer, lo, hi, esn) in limits {
+                let r = self.ports.path.set_outbound(spi, peer, lo, hi, esn);
                 self.check(r);
             }
         } else {
@@ -518,7 +520,7 @@ impl Core {
         let seq_in = known.map_or(0, |p| p.counters.seq_in).max(r.counters.seq_in);
         r.counters.seq_in = seq_in;
         if known.is_none() {
-            let res = self.ports.path.set_inbound(spi, c.local, 0);
+            let res = self.ports.path.set_inbound(spi, c.local, 0, c.esn);
             self.check(res);
         }
         // An SA that is there already is left as it is; one that reached its lifetime here comes back.
@@ -526,7 +528,7 @@ impl Core {
         let c = &r.child;
         match r.stage {
             ChildStage::Live => {
-                let res = self.ports.path.set_outbound(c.spi_out, c.peer, floor, crate::sad::SEQUENCE_MAX);
+                let res = self.ports.path.set_outbound(c.spi_out, c.peer, floor, lease.policy().sequence_max(), c.esn);
                 self.check(res);
                 if !out_installed {
                     out_installed = self.install(c, Direction::Out, floor, used(r.counters.bytes_out, r.counters.packets_out), &lease);
@@ -601,13 +603,15 @@ impl Core {
         let used_in = SaUsed { age_s: r.age.as_secs(), bytes: r.counters.bytes_in, packets: r.counters.packets_in };
         let used_out = SaUsed { age_s: r.age.as_secs(), bytes: r.counters.bytes_out, packets: r.counters.packets_out };
         if inbound.is_none() {
-            let res = self.ports.path.set_inbound(spi, c.local, 0);
+            let res = self.ports.path.set_inbound(spi, c.local, 0, c.esn);
             self.check(res);
             self.install(c, Direction::In, r.counters.seq_in, used_in, &lease);
         }
         let mut out_installed = outbound.is_some();
         if r.stage == ChildStage::Live {
-            let res = self.ports.path.set_outbound(c.spi_out, c.peer, 0, lease.limit());
+            // What left before and is still on its way to the guard.
+            let lo = if c.esn { used.saturating_sub(ESN_SLACK) } else { 0 };
+            let res = self.ports.path.set_outbound(c.spi_out, c.peer, lo, lease.limit(), c.esn);
             self.check(res);
             if outbound.is_none() {
                 out_installed = self.install(c, Direction::Out, used, used_out, &lease);
@@ -665,9 +669,13 @@ impl Core {
         let write = self.node.state() == NodeState::Standby;
         let mut sets = Vec::new();
         let mut ranges = Vec::new();
+        let mut floors = Vec::new();
         for u in updates {
             debug!(target: "debug::crypto_ipsec_ha::detail", spi_in = %u.spi_in, seq_in = u.seq_in, seq_out = u.seq_out, lease_hi = u.lease_hi, "counters");
             let Some(p) = self.pairs.get_mut(&u.spi_in) else { continue };
+            if let Some(floor) = super::kernel::raised_floor(p, u.seq_in) {
+                floors.push((u.spi_in, p.child.local, floor));
+            }
             let c = &mut p.counters;
             // Never back: a number that was mirrored stays.
             c.seq_in = c.seq_in.max(u.seq_in);
@@ -705,13 +713,17 @@ impl Core {
                     used: Some(SaUsed { age_s, bytes: p.counters.bytes_out, packets: p.counters.packets_out }),
                 });
                 if rose {
-                    ranges.push((p.child.spi_out, p.child.peer, floor));
+                    ranges.push((p.child.spi_out, p.child.peer, floor, p.lease.policy().sequence_max(), esn));
                 }
             }
         }
         self.write_replay(&sets);
-        for (spi, peer, floor) in ranges {
-            let r = self.ports.path.set_outbound(spi, peer, floor, crate::sad::SEQUENCE_MAX);
+        for (spi, peer, floor, end, esn) in ranges {
+            let r = self.ports.path.set_outbound(spi, peer, floor, end, esn);
+            self.check(r);
+        }
+        for (spi, local, floor) in floors {
+            let r = self.ports.path.set_inbound(spi, local, floor, true);
             self.check(r);
         }
     }
