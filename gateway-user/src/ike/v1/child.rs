@@ -1,9 +1,9 @@
 //! Child pairs as IKE sees them: which pair carries a flow, which is on its way out.
 
-use super::sa::{FlowKey, Pair, PairKey, Want};
+use super::sa::{FlowKey, Pair, PairKey, Tell, Want};
 use crate::id::Spi;
 use crate::ike::v1::engine::Engine;
-use crate::ike::v1::message::{Delete, PayloadKind};
+use crate::ike::v1::message::Delete;
 use crate::ike::v1::timer::Timer;
 use crate::ike::{IkeCommand, IkeEvent};
 use crate::sad::ChildSa;
@@ -199,21 +199,20 @@ impl Engine {
     }
 
     /// Removes a pair and, if wanted, tells the peer.
-    pub(in crate::ike) fn remove_child(&mut self, spi_in: Spi, cause: &str, tell_peer: bool, now: Instant) {
+    pub(in crate::ike) fn remove_child(&mut self, spi_in: Spi, cause: &str, tell: Tell, now: Instant) {
         let Some(child) = self.unlink_child(spi_in) else { return };
         self.command(IkeCommand::RemoveChild(spi_in));
         self.event(IkeEvent::ChildDown { spi_in, cause: cause.into() });
         let pair = child.flow.pair;
-        if tell_peer && let Some(handle) = self.primary(pair) {
-            self.send_informational(handle, PayloadKind::Delete, &Delete::Esp(vec![spi_in]).encode());
+        if let Some(handle) = self.primary(pair) {
+            self.send_delete(handle, &Delete::Esp(vec![spi_in]), tell, now);
         }
-        let _ = now;
     }
 
     /// Asks for a new pair in place of this one.
     pub(in crate::ike) fn rekey_child(&mut self, spi_in: Spi, now: Instant) {
         let Some(c) = self.children.get(&spi_in).filter(|c| !c.retired) else { return };
-        let want = Want { map: c.map.clone(), seq: c.seq, ace: c.ace, replaces: Some(spi_in) };
+        let want = Want { map: c.map.clone(), seq: c.seq, ace: c.ace, replaces: Some(spi_in), tried: Vec::new() };
         self.want(c.flow.pair, want, now);
     }
 

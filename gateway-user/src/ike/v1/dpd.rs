@@ -2,7 +2,7 @@
 
 use super::phase1::{Refuse, Verdict};
 use super::quick_body::ended;
-use super::sa::{Handle, PairKey, Probe, Sa};
+use super::sa::{Handle, PairKey, Probe, Sa, Tell};
 use crate::ike::v1::engine::Engine;
 use crate::ike::v1::message::{Notify, PayloadKind, notify_type};
 use crate::ike::v1::timer::Timer;
@@ -74,7 +74,10 @@ impl Engine {
                 }
             }
             Some(probe) if probe.sent >= dpd.retries.max(1) => {
-                self.drop_pair(pair, &format!("dead peer: {} probes unanswered", probe.sent), false, now);
+                self.drop_pair(pair, &format!("dead peer: {} probes unanswered", probe.sent), Tell::No, now);
+                if let Some(p) = self.pairs.get_mut(&pair) {
+                    p.failed = Some(now);
+                }
             }
             None | Some(_) => {
                 self.probe(pair, now);

@@ -5,7 +5,7 @@ use super::message::{Exchange, Header, PayloadKind, flag};
 use super::nat::KEEPALIVE;
 use super::phase1::Refuse;
 use super::timer::{Timer, Timers};
-use super::{Child, FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Up, Want};
+use super::{Child, FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Tell, Up, Want};
 use crate::crypto::Secret;
 use crate::id::{IkeSaId, IkeVersion, Spi};
 use crate::ike::api::{Acquire, IkeCommand, IkeEvent, IkeRequest, IsakmpState, IsakmpView, SpiSource, Transmit};
@@ -60,6 +60,8 @@ pub struct Engine {
     /// The pair that carries a flow.
     pub(super) flows: HashMap<FlowKey, Spi>,
     pub(super) fragments: Fragments,
+    /// Deletes to send once more: our end, the peer's, the message.
+    pub(super) farewells: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     pub(super) timers: Timers,
     pub(super) jobs: VecDeque<Job>,
     pub(super) job_targets: HashMap<u64, JobTarget>,
@@ -93,6 +95,7 @@ impl Engine {
             outbound: HashMap::new(),
             flows: HashMap::new(),
             fragments: Fragments::default(),
+            farewells: VecDeque::new(),
             timers: Timers::default(),
             jobs: VecDeque::new(),
             job_targets: HashMap::new(),
@@ -215,15 +218,14 @@ impl Engine {
         let config = self.config.clone();
         let entry = config.entries.iter().find(|e| e.map == map && e.seq == seq);
         let Some(entry) = entry.filter(|_| self.active) else { return };
-        let peer = if entry.peers.contains(&acquire.peer) { Some(acquire.peer) } else { entry.peers.first().copied() };
-        let Some(peer) = peer else { return };
+        let Some(peer) = self.choose_peer(entry, acquire.peer, now) else { return };
         let Some(flow) = entry.flows.iter().find(|f| f.ace == ace) else { return };
         let pair = self.pair_for(PairKey::host(entry.local, peer), flow.local, flow.remote);
         let key = FlowKey { pair, local: flow.local, remote: flow.remote };
         // The packet that asked may be older than the pair that just came up.
         let fresh = self.flows.get(&key).and_then(|spi| self.children.get(spi)).is_some_and(|c| c.is_fresh(now));
         if !fresh {
-            self.want(pair, Want { map: map.into(), seq, ace, replaces: None }, now);
+            self.want(pair, Want { map: map.into(), seq, ace, replaces: None, tried: Vec::new() }, now);
         }
         self.flush(now);
     }
@@ -240,7 +242,7 @@ impl Engine {
         };
         for spi_in in found {
             if hard {
-                self.remove_child(spi_in, "lifetime ended", true, now);
+                self.remove_child(spi_in, "lifetime ended", Tell::Twice, now);
             } else {
                 self.rekey_child(spi_in, now);
             }
@@ -265,9 +267,10 @@ impl Engine {
                 let config = self.config.clone();
                 let entry = config.entries.iter().find(|e| e.map == map && e.seq == seq);
                 let entry = entry.ok_or_else(|| format!("there is no crypto map {map} {seq}"))?;
-                let peer = *entry.peers.first().ok_or_else(|| format!("crypto map {map} {seq} has no peer"))?;
+                let first = *entry.peers.first().ok_or_else(|| format!("crypto map {map} {seq} has no peer"))?;
+                let peer = self.choose_peer(entry, first, now).unwrap_or(first);
                 for flow in &entry.flows {
-                    let want = Want { map: map.clone(), seq, ace: flow.ace, replaces: None };
+                    let want = Want { map: map.clone(), seq, ace: flow.ace, replaces: None, tried: Vec::new() };
                     let pair = self.pair_for(PairKey::host(entry.local, peer), flow.local, flow.remote);
                     self.want(pair, want, now);
                 }
@@ -299,7 +302,7 @@ impl Engine {
     fn clear_peer(&mut self, peer: Option<IpAddr>, now: Instant) {
         let wanted = |p: &PairKey| peer.is_none_or(|peer| p.peer == peer);
         for pair in self.pair_keys().into_iter().filter(wanted) {
-            self.drop_pair(pair, "cleared by the operator", true, now);
+            self.drop_pair(pair, "cleared by the operator", Tell::Twice, now);
         }
     }
 
@@ -312,13 +315,13 @@ impl Engine {
                 Timer::Fragments(h) => self.fragments_too_old(h, now),
                 Timer::Retransmit(h) => self.main_retransmit(h, now),
                 Timer::Soft(h) => self.isakmp_soft(h, now),
-                // Both ends know the lifetime. A Delete could make the peer drop the child pairs as well.
-                Timer::Hard(h) => self.remove_isakmp(h, "lifetime ended", false, now),
-                Timer::Overlap(h) => self.remove_isakmp(h, "replaced", true, now),
+                Timer::Hard(h) => self.isakmp_hard(h, now),
+                Timer::Overlap(h) => self.remove_isakmp(h, "replaced", Tell::Once, now),
                 Timer::Quick(h, mid) => self.quick_timeout(h, mid, now),
                 Timer::Dpd(pair) => self.dpd_timeout(pair, now),
+                Timer::Farewells => self.say_farewells(),
                 Timer::Keepalive(pair) => self.keepalive(pair, now),
-                Timer::ChildGrace(spi) => self.remove_child(spi, "replaced", true, now),
+                Timer::ChildGrace(spi) => self.remove_child(spi, "replaced", Tell::Once, now),
                 Timer::ChildRetry(spi) => self.rekey_child(spi, now),
             }
         }
@@ -469,7 +472,7 @@ impl Engine {
     }
 
     /// The peer at an address that a flow belongs to: who carries it, else who is there, else whoever answers at the well-known ports.
-    fn pair_for(&self, host: PairKey, local: Selector, remote: Selector) -> PairKey {
+    pub(super) fn pair_for(&self, host: PairKey, local: Selector, remote: Selector) -> PairKey {
         let carries = |pair: &PairKey| self.flows.contains_key(&FlowKey { pair: *pair, local, remote });
         let keys: Vec<PairKey> =
             self.siblings(host).filter(|(_, p)| !p.sas.is_empty() || !p.children.is_empty()).map(|(k, _)| *k).collect();

@@ -3,7 +3,7 @@
 use super::crypt;
 use super::phase1::{Refuse, Verdict};
 use super::quick_body::{ended, unreadable};
-use super::sa::{Handle, Pair, PairKey, Sa, digest};
+use super::sa::{Handle, Pair, PairKey, Sa, Tell, digest};
 use crate::ike::v1::engine::Engine;
 use crate::ike::v1::keymat;
 use crate::ike::v1::message::{Chain, Delete, Exchange, Header, Notify, PayloadKind, notify_type, protocol};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const INITIAL_CONTACT_AGE_MAX: Duration = Duration::from_secs(60);
 /// Refusals of a configured peer that mean that the two ends are configured differently.
 const TOLD: [&str; 4] = ["auth_failed", "peer_id", "no_proposal_chosen", "invalid_id"];
+/// Deletes that wait for their second sending; more than these are sent once.
+const FAREWELLS_MAX: usize = 1024;
 /// The operator hears the same of one peer again after this time at the earliest.
 const TELL_GAP: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,30 @@ impl Engine {
         let out = crypt::seal(suite.cipher, &suite.key, &mut iv, header, &chain)?;
         self.transmit(suite.local, suite.peer, out.clone());
         Some(out)
+    }
+
+    /// Tells the peer that something is gone.
+    pub(in crate::ike) fn send_delete(&mut self, handle: Handle, delete: &Delete, tell: Tell, now: Instant) {
+        if tell == Tell::No {
+            return;
+        }
+        let path = self.sas.get(&handle).map(|s| (s.local, s.peer));
+        let sent = self.send_informational(handle, PayloadKind::Delete, &delete.encode());
+        if let (Tell::Twice, Some((local, peer)), Some(bytes)) = (tell, path, sent)
+            && self.farewells.len() < FAREWELLS_MAX
+        {
+            self.farewells.push_back((local, peer, bytes));
+            if !self.timers.is_set(Timer::Farewells) {
+                self.timers.set(Timer::Farewells, now + self.config.retransmit_first);
+            }
+        }
+    }
+
+    /// Sends the Deletes that are due a second time; their SAs are gone.
+    pub(in crate::ike) fn say_farewells(&mut self) {
+        for (local, peer, bytes) in std::mem::take(&mut self.farewells) {
+            self.transmit(local, peer, bytes);
+        }
     }
 
     /// An Informational datagram under an established SA.
@@ -109,7 +135,7 @@ impl Engine {
                     // Some peers name our SPI when their own half was never installed.
                     let ours = || Some(*spi).filter(|s| self.children.get(s).is_some_and(|c| c.flow.pair == pair));
                     match self.by_outbound(pair, *spi).or_else(ours) {
-                        Some(spi_in) => self.remove_child(spi_in, "deleted by the peer", false, now),
+                        Some(spi_in) => self.remove_child(spi_in, "deleted by the peer", Tell::No, now),
                         None => self.refuse(from, "delete_unknown", format!("no child pair has outbound SPI {spi}")),
                     }
                 }
@@ -117,7 +143,7 @@ impl Engine {
             Delete::Isakmp(ids) => {
                 for named in ids {
                     if *named == id {
-                        self.remove_isakmp(handle, "deleted by the peer", false, now);
+                        self.remove_isakmp(handle, "deleted by the peer", Tell::No, now);
                     } else {
                         self.refuse(from, "delete_other_sa", format!("{named} is not the SA of this message"));
                     }

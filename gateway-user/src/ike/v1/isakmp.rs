@@ -1,13 +1,14 @@
 //! Life of an ISAKMP SA after phase 1: establishment, rekey, end; and the flows that wait for one.
 
-use super::sa::{Handle, LastMain, PairKey, Sa, Stage, Up};
+use super::sa::{Handle, LastMain, PairKey, Sa, Stage, Tell, Up, Want};
 use crate::id::IkeSaId;
 use crate::ike::v1::engine::{Engine, JobTarget};
-use crate::ike::v1::message::{Delete, PayloadKind};
+use crate::ike::v1::message::Delete;
 use crate::ike::v1::proposal::LIFETIME_MAX_S;
 use crate::ike::v1::timer::Timer;
-use crate::ike::{IkeEvent, IkeRecord};
+use crate::ike::{IkeEvent, IkeRecord, MapEntry};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// A replaced ISAKMP SA lives on for this time, so that exchanges under way can end.
@@ -18,6 +19,8 @@ const OVERLAP_RESPONDER: Duration = Duration::from_secs(15);
 const SETTLED: Duration = Duration::from_secs(60);
 /// ISAKMP SAs with one peer; the oldest goes when one more comes.
 const SAS_PER_PAIR_MAX: usize = 6;
+/// A peer that did not answer comes last for this time, where an entry names several.
+const FAILED_MEMORY: Duration = Duration::from_secs(300);
 /// A failed rekey of an ISAKMP SA is tried again after this time, and up to twice of it.
 const REKEY_RETRY: Duration = Duration::from_secs(30);
 
@@ -68,6 +71,7 @@ impl Engine {
         let p = self.pairs.entry(pair).or_insert_with(|| super::sa::Pair::new(now));
         p.sas.push(handle);
         p.met = true;
+        p.failed = None;
         if p.starting == Some(handle) {
             p.starting = None;
         }
@@ -128,7 +132,7 @@ impl Engine {
 
     fn trim_sas(&mut self, pair: PairKey, now: Instant) {
         while let Some(oldest) = self.pairs.get(&pair).filter(|p| p.sas.len() > SAS_PER_PAIR_MAX).map(|p| p.sas[0]) {
-            self.remove_isakmp(oldest, "too many ISAKMP SAs with this peer", true, now);
+            self.remove_isakmp(oldest, "too many ISAKMP SAs with this peer", Tell::Once, now);
         }
     }
 
@@ -186,12 +190,52 @@ impl Engine {
         }
         let Some(p) = self.pairs.get_mut(&pair) else { return };
         if p.sas.is_empty() {
+            p.failed = Some(now);
             for want in std::mem::take(&mut p.wants) {
-                self.retry_child(want.replaces, now);
+                self.try_next_peer(pair, want, now);
             }
         } else {
             self.run_wants(pair, now);
         }
+    }
+
+    /// The peer of a waiting flow did not answer: the next one of its entry, until each had its turn.
+    fn try_next_peer(&mut self, pair: PairKey, mut want: Want, now: Instant) {
+        // A pair that stands belongs to its peer: its rekey is tried there again.
+        if want.replaces.is_some() {
+            return self.retry_child(want.replaces, now);
+        }
+        want.tried.push(pair.peer);
+        let entry = self.config.entries.iter().find(|e| e.map == want.map && e.seq == want.seq);
+        let Some((peers, flow)) = entry.and_then(|e| Some((e.peers.clone(), e.flows.iter().find(|f| f.ace == want.ace)?.clone()))) else {
+            return;
+        };
+        let at = peers.iter().position(|p| *p == pair.peer).map_or(0, |at| at + 1);
+        let next = peers.iter().cycle().skip(at).take(peers.len()).find(|p| !want.tried.contains(p));
+        if let Some(next) = next {
+            self.notice(pair.peer, format!("crypto map {} {} goes on with peer {next}", want.map, want.seq));
+            let next = self.pair_for(PairKey::host(pair.local, *next), flow.local, flow.remote);
+            self.want(next, want, now);
+        }
+    }
+
+    /// The peer of an entry to begin with: the wanted one, unless it did not answer lately and another one may.
+    pub(in crate::ike) fn choose_peer(&self, entry: &MapEntry, wanted: IpAddr, now: Instant) -> Option<IpAddr> {
+        let at = entry.peers.iter().position(|p| *p == wanted).unwrap_or(0);
+        let order = || entry.peers.iter().cycle().skip(at).take(entry.peers.len()).copied();
+        let failed = |peer: &IpAddr| {
+            let p = self.pairs.get(&PairKey::host(entry.local, *peer));
+            p.and_then(|p| p.failed).is_some_and(|at| now.saturating_duration_since(at) < FAILED_MEMORY)
+        };
+        order().find(|p| !failed(p)).or_else(|| order().next())
+    }
+
+    /// The end of an ISAKMP SA's life. A peer may drop its child pairs with it (strongSwan does), so it hears of it only where another SA
+    /// has them, or there are none; else its own timer ends it.
+    pub(in crate::ike) fn isakmp_hard(&mut self, handle: Handle, now: Instant) {
+        let pair = self.sas.get(&handle).and_then(|s| self.pairs.get(&s.pair()));
+        let harmless = pair.is_some_and(|p| p.sas.len() > 1 || p.children.is_empty());
+        self.remove_isakmp(handle, "lifetime ended", if harmless { Tell::Once } else { Tell::No }, now);
     }
 
     /// Starts quick modes for waiting flows, or the main mode they need first.
@@ -207,7 +251,7 @@ impl Engine {
                 if p.starting.is_none() && !self.start_main(pair, None, now) {
                     let dropped = self.pairs.get_mut(&pair).map(|p| std::mem::take(&mut p.wants)).unwrap_or_default();
                     for want in dropped {
-                        self.retry_child(want.replaces, now);
+                        self.try_next_peer(pair, want, now);
                     }
                 }
                 return;
@@ -232,23 +276,21 @@ impl Engine {
             up.contacted = true;
         }
         for spi in children {
-            self.remove_child(spi, "the peer started anew (INITIAL-CONTACT)", false, now);
+            self.remove_child(spi, "the peer started anew (INITIAL-CONTACT)", Tell::No, now);
         }
         for old in sas {
-            self.remove_isakmp(old, "the peer started anew (INITIAL-CONTACT)", false, now);
+            self.remove_isakmp(old, "the peer started anew (INITIAL-CONTACT)", Tell::No, now);
         }
     }
 
     /// Ends an ISAKMP SA. Child pairs stay: they belong to the peer, not to the SA.
-    pub(in crate::ike) fn remove_isakmp(&mut self, handle: Handle, cause: &str, tell_peer: bool, now: Instant) {
+    pub(in crate::ike) fn remove_isakmp(&mut self, handle: Handle, cause: &str, tell: Tell, now: Instant) {
         let Some(sa) = self.sas.get(&handle) else { return };
         let (id, pair, up) = (sa.id, sa.pair(), sa.up().is_some());
         if !up {
             return self.main_failed(handle, cause, now);
         }
-        if tell_peer {
-            self.send_informational(handle, PayloadKind::Delete, &Delete::Isakmp(vec![id]).encode());
-        }
+        self.send_delete(handle, &Delete::Isakmp(vec![id]), tell, now);
         let quicks: Vec<u32> = self.quicks.range((handle, 0)..=(handle, u32::MAX)).map(|((_, m), _)| *m).collect();
         for message_id in quicks {
             self.quick_failed(handle, message_id, "its ISAKMP SA ended", now);
@@ -260,7 +302,7 @@ impl Engine {
     }
 
     /// Ends everything with a peer.
-    pub(in crate::ike) fn drop_pair(&mut self, pair: PairKey, cause: &str, tell_peer: bool, now: Instant) {
+    pub(in crate::ike) fn drop_pair(&mut self, pair: PairKey, cause: &str, tell: Tell, now: Instant) {
         let Some(p) = self.pairs.get_mut(&pair) else { return };
         p.wants.clear();
         p.probe = None;
@@ -268,10 +310,10 @@ impl Engine {
         let sas = p.sas.clone();
         let starting = p.starting.take();
         for spi in children {
-            self.remove_child(spi, cause, tell_peer, now);
+            self.remove_child(spi, cause, tell, now);
         }
         for handle in sas.into_iter().rev() {
-            self.remove_isakmp(handle, cause, tell_peer, now);
+            self.remove_isakmp(handle, cause, tell, now);
         }
         if let Some(handle) = starting {
             self.forget_sa(handle);

@@ -61,6 +61,7 @@ impl Engine {
         self.transmits.clear();
         self.dirty.clear();
         self.fragments.clear();
+        self.farewells.clear();
     }
 
     /// Mirrors one record of the active node (or of our own earlier life).

@@ -28,5 +28,5 @@ mod timer;
 
 pub(super) use child::Child;
 pub use engine::Engine;
-pub(super) use sa::{FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Up, Want};
+pub(super) use sa::{FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Tell, Up, Want};
 pub(super) use state::decode;

@@ -4,7 +4,7 @@
 //! when that changes by the identity they prove; so two peers behind one NAT need different identities.
 
 use super::phase1::{Refuse, Verdict};
-use super::sa::{Handle, Nat, Pair, PairKey};
+use super::sa::{Handle, Nat, Pair, PairKey, Tell};
 use super::signature;
 use crate::crypto::HashAlg;
 use crate::id::{Identity, IkeSaId, Spi};
@@ -132,7 +132,7 @@ impl Engine {
         let new = PairKey::of(SocketAddr::new(old.local, NAT_T_PORT), to);
         let Some(name) = self.peer_name(old) else { return };
         if self.peer_name(new).is_some_and(|other| other != name) {
-            self.drop_pair(new, "its port at the NAT belongs to another peer now", false, now);
+            self.drop_pair(new, "its port at the NAT belongs to another peer now", Tell::No, now);
         }
         self.redirect(old, new, to, now);
         let Some(p) = self.pairs.get_mut(&old) else { return };

@@ -415,6 +415,18 @@ impl Quick {
     }
 }
 
+/// Whether the peer hears of an end, and how often. Nobody acknowledges a Delete (RFC 2408 3.15), so where its loss would leave the
+/// peer sending into nothing, it is sent twice; where both ends have a timer of their own, once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::ike) enum Tell {
+    /// It knows, or cannot hear.
+    No,
+    /// One Delete.
+    Once,
+    /// The same Delete again a little later.
+    Twice,
+}
+
 /// A flow that waits for a quick mode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::ike) struct Want {
@@ -423,6 +435,8 @@ pub(in crate::ike) struct Want {
     pub(in crate::ike) ace: u32,
     /// The pair it replaces.
     pub(in crate::ike) replaces: Option<Spi>,
+    /// Peers of the entry that did not answer.
+    pub(in crate::ike) tried: Vec<IpAddr>,
 }
 
 /// Unanswered probes of one round.
@@ -448,6 +462,8 @@ pub(in crate::ike) struct Pair {
     pub(in crate::ike) probe: Option<Probe>,
     /// Our end and the peer's, when our NAT must be reminded of them.
     pub(super) keepalive: Option<(SocketAddr, SocketAddr)>,
+    /// When it did not answer last.
+    pub(super) failed: Option<Instant>,
     /// Last unprotected notification sent to it.
     pub(super) notified: Option<Instant>,
     /// When the operator last heard of each kind of refusal.
@@ -466,6 +482,7 @@ impl Pair {
             heard: now,
             probe: None,
             keepalive: None,
+            failed: None,
             notified: None,
             told: BTreeMap::new(),
             met: false,

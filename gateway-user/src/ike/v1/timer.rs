@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Dpd(PairKey),
     /// Remind our NAT of the way to a peer.
     Keepalive(PairKey),
+    /// Send Deletes a second time.
+    Farewells,
     /// Remove a replaced child pair.
     ChildGrace(Spi),
     /// Try the rekey of a child pair again.
@@ -44,6 +46,7 @@ impl Timer {
             Self::Quick(..) => "quick mode retransmission",
             Self::Dpd(_) => "dead peer detection",
             Self::Keepalive(_) => "NAT keepalive",
+            Self::Farewells => "second Delete",
             Self::ChildGrace(_) => "child grace",
             Self::ChildRetry(_) => "child rekey retry",
         }

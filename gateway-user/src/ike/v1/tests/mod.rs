@@ -3,10 +3,12 @@
 mod aggressive;
 mod attack;
 mod basic;
+mod cve;
 mod dpd;
 mod failover;
 mod fragments;
 mod nat;
 mod net;
+mod peers;
 mod rekey;
 mod signature;

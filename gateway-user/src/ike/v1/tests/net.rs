@@ -2,7 +2,8 @@
 
 use crate::crypto::{CipherAlg, DhGroup, HashAlg, IntegAlg, Secret};
 use crate::id::{PolicyDigest, Spi};
-use crate::ike::v1::Engine;
+use crate::ike::v1::message::{Chain, Exchange, PayloadKind, Payloads};
+use crate::ike::v1::{Engine, crypt, keymat};
 use crate::ike::*;
 use crate::rng::{Random, Seeded};
 use crate::sad::{ChildSa, ChildStage, Lifetime, Mode, Selector};
@@ -363,6 +364,22 @@ impl Net {
         let marker: &[u8] = if to.port() == 4500 { &[0; 4] } else { &[] };
         self.nodes[node].engine.handle_datagram(from, to, &[marker, bytes].concat(), self.now);
         self.pump();
+    }
+
+    /// A message of phase 2 with a right HASH(1), as an authenticated but evil node might make it for the other one.
+    pub fn protected(&self, node: usize, exchange: Exchange, message_id: u32, chain: &Chain) -> Vec<u8> {
+        let engine = &self.nodes[node].engine;
+        let handle = *engine.sas.iter().find(|(_, s)| s.up().is_some()).unwrap().0;
+        let suite = engine.suite(handle).unwrap();
+        let hash = keymat::hash_1(suite.hash, &suite.keys.a, message_id, chain.bytes());
+        let mut whole = Chain::new();
+        whole.push(PayloadKind::Hash, &hash);
+        let payloads = Payloads::decode(chain.first(), chain.bytes()).unwrap();
+        for p in payloads.items() {
+            whole.push(p.kind, p.body);
+        }
+        let mut iv = suite.first_iv(message_id);
+        crypt::seal(suite.cipher, &suite.key, &mut iv, suite.header(exchange, message_id), &whole).unwrap()
     }
 
     /// A new engine in the place of a node, with what a standby holds; the old one is gone without a word.
