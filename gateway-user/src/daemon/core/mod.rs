@@ -36,6 +36,8 @@ use tracing::{error, info, warn};
 
 /// Rounds of draining per input; more means a loop between two machines, which is a bug worth a line in the log.
 const PUMP_ROUNDS_MAX: usize = 1000;
+/// How often the engine is told the wall clock, by which it judges certificates.
+const WALL_INTERVAL: Duration = Duration::from_secs(3600);
 /// First priority number of our XFRM policies.
 const POLICY_PRIORITY_FIRST: u32 = 1000;
 
@@ -158,6 +160,8 @@ pub struct Core {
     pub(super) manifest: String,
     pub(super) switchover_waiter: Option<u64>,
     pub(super) started: Instant,
+    /// When the engine is told the wall clock next.
+    pub(super) wall_due: Instant,
 }
 
 /// reqid of a flow: equal on both nodes, scattered (consecutive ones degenerate the kernel's hash).
@@ -281,8 +285,10 @@ impl Core {
             manifest: String::new(),
             switchover_waiter: None,
             started: now,
+            wall_due: now,
         };
         info!(hostname = %core.config.hostname, pinned = ?pinned, "core starts");
+        core.tell_wall(now);
         core.engine.set_active(false, now);
         core.node.start(pinned.map(|w| (w.role, w.epoch)), now);
         if pinned.is_some_and(|w| w.role == PathRole::Active) {
@@ -318,12 +324,17 @@ impl Core {
         let groups = self.groups.iter().filter_map(|s| s.group.poll_timeout());
         let conns = self.conns.values().filter_map(|c| c.session.poll_timeout());
         let switches = self.switches.iter().map(|s| (s.at, "rekeyed pair"));
-        groups.chain(conns).chain(switches).chain(self.node.poll_timeout()).chain(self.engine.poll_timeout()).min_by_key(|(at, _)| *at)
+        let wall = [(self.wall_due, "wall clock")];
+        let machines = self.node.poll_timeout().into_iter().chain(self.engine.poll_timeout());
+        groups.chain(conns).chain(switches).chain(machines).chain(wall).min_by_key(|(at, _)| *at)
     }
 
     /// Deadlines up to `now` have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.check_lease(now);
+        if self.wall_due <= now {
+            self.tell_wall(now);
+        }
         self.retry_vips();
         for slot in &mut self.groups {
             slot.group.handle_timeout(now);
@@ -334,6 +345,14 @@ impl Core {
         self.conn_timeouts(now);
         self.finish_switches(|s| s.at <= now, now);
         self.pump(now);
+    }
+
+    fn tell_wall(&mut self, now: Instant) {
+        self.wall_due = now + WALL_INTERVAL;
+        match self.clock.wall().duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => self.engine.set_wall(since.as_secs(), now),
+            Err(_) => warn!("the wall clock stands before 1970: certificates are judged by what it was before"),
+        }
     }
 
     /// An HSRP packet arrived on `device`.
