@@ -2,7 +2,7 @@
 
 mod ike;
 
-pub use ike::{IsakmpSaView, SessionFlowView, SessionState, SessionView, cookie};
+pub use ike::{Ikev2SaView, IsakmpSaView, SessionFlowView, SessionState, SessionView, cookie};
 
 use crate::config::Config;
 use crate::hsrp;

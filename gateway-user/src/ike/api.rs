@@ -1,6 +1,8 @@
 //! Values that enter and leave the engine.
 
-use crate::id::{IkeSaId, IkeVersion, Spi};
+use super::policy::AuthMethod;
+use crate::crypto::{CipherAlg, DhGroup, IntegAlg, PrfAlg};
+use crate::id::{Identity, IkeSaId, IkeVersion, Spi};
 use crate::rng::Random;
 use crate::sad::{ChildSa, Encap, Selector};
 use serde::Serialize;
@@ -211,4 +213,47 @@ pub struct IsakmpView {
     pub remaining_s: u64,
     /// Child pairs by inbound SPI.
     pub children: Vec<Spi>,
+}
+
+/// What `show crypto ikev2 sa detailed` tells of an established IKE SA of version 2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IkeSaDetail {
+    /// Our address and port, as the path is now.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+    /// Name of the profile.
+    pub profile: String,
+    /// Encryption.
+    pub encr: CipherAlg,
+    /// Integrity; `None` with a combined-mode cipher.
+    pub integ: Option<IntegAlg>,
+    /// Pseudorandom function.
+    pub prf: PrfAlg,
+    /// Group of the first key exchange.
+    pub group: DhGroup,
+    /// Further key exchanges.
+    pub additional: Vec<DhGroup>,
+    /// How we proved ourselves.
+    pub local_auth: AuthMethod,
+    /// How the peer did.
+    pub remote_auth: AuthMethod,
+    /// Identity of ours, if the profile names one.
+    pub local_id: Option<Identity>,
+    /// Identity that the peer proved.
+    pub peer_id: String,
+    /// Lifetime in seconds.
+    pub lifetime_s: u64,
+    /// Age in seconds.
+    pub age_s: u64,
+    /// Message ID of our next request.
+    pub send_id: u32,
+    /// Message ID of the peer's next request.
+    pub recv_id: u32,
+    /// Messages may leave in fragments.
+    pub fragments: bool,
+    /// There is a NAT before us.
+    pub nat_here: bool,
+    /// There is a NAT before the peer.
+    pub nat_there: bool,
 }

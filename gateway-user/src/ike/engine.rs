@@ -1,10 +1,10 @@
 //! Both versions of IKE behind one set of calls: which version a datagram, a record, a request belongs to.
 
-use super::api::{Acquire, IkeCommand, IkeEvent, IkeRecord, IkeRequest, IsakmpView, SpiSource, Transmit};
+use super::api::{Acquire, IkeCommand, IkeEvent, IkeRecord, IkeRequest, IkeSaDetail, IsakmpView, SpiSource, Transmit};
 use super::job::{Job, JobDone};
 use super::policy::{IkeConfig, MapEntry};
 use super::{v1, v2};
-use crate::id::{IkeVersion, Spi};
+use crate::id::{IkeSaId, IkeVersion, Spi};
 use crate::rng::Random;
 use crate::sad::{ChildSa, ChildStage};
 use std::net::SocketAddr;
@@ -193,6 +193,11 @@ impl Engine {
         let mut rows = self.v1.view(now);
         rows.extend(self.v2.view(now));
         rows
+    }
+
+    /// More about an established IKE SA of version 2.
+    pub fn detail(&self, id: &IkeSaId, now: Instant) -> Option<IkeSaDetail> {
+        self.v2.detail(id, now)
     }
 
     /// Mirrors one record of the active node (or of our own earlier life).

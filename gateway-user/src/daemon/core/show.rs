@@ -260,19 +260,23 @@ impl StateSource for CoreView<'_> {
             .into_iter()
             .enumerate()
             .map(|(n, s)| {
+                let detail = self.core.engine.detail(&s.id, self.now);
                 let nat = encaps.get(&s.id).copied();
+                let local = SocketAddr::new(s.local, nat.map_or(IKE_PORTS.0, |_| IKE_PORTS.1));
+                let remote = SocketAddr::new(s.peer, nat.unwrap_or(IKE_PORTS.0));
                 IsakmpSaView {
                     version: s.version,
                     dst: if s.initiator { s.peer } else { s.local },
                     src: if s.initiator { s.local } else { s.peer },
-                    local: SocketAddr::new(s.local, nat.map_or(IKE_PORTS.0, |_| IKE_PORTS.1)),
-                    remote: SocketAddr::new(s.peer, nat.unwrap_or(IKE_PORTS.0)),
+                    local: detail.as_ref().map_or(local, |d| d.local),
+                    remote: detail.as_ref().map_or(remote, |d| d.peer),
                     initiator: s.initiator,
                     state: s.state,
                     id: s.id,
                     conn_id: n as u32 + 1,
                     status: if s.dormant { HaStatus::Standby } else { HaStatus::Active },
                     remaining_s: s.remaining_s,
+                    ikev2: detail.map(Into::into),
                 }
             })
             .collect()

@@ -24,18 +24,24 @@ fn text(command: &str) -> String {
 
 #[test]
 fn ikev2_sas() {
-    assert_eq!(
-        text("show crypto ikev2 sa"),
-        "Tunnel-id  Local          Remote         Status  HA Status\n\
-         3          40.0.0.1:4500  20.0.0.9:1024  READY   ACTIVE\n"
-    );
+    let brief = "Tunnel-id  Local          Remote         Status  HA Status\n\
+         3          40.0.0.1:4500  20.0.0.9:1024  READY   ACTIVE\n\
+         \x20     Encr: AES-GCM-256, PRF: SHA384, Hash: None, DH Grp: 31+36, Auth sign: PSK, Auth verify: SIG\n\
+         \x20     Life/Active Time: 86400/82739 sec\n";
+    assert_eq!(text("show crypto ikev2 sa"), brief);
     assert_eq!(
         text("sh cry ikev2 sa det"),
-        "Tunnel-id  Local          Remote         Status  HA Status\n\
-         3          40.0.0.1:4500  20.0.0.9:1024  READY   ACTIVE\n\
-         \x20     Remaining life: 3661 sec\n\
-         \x20     Local spi: 01020304 05060708, Remote spi: 11121314 15161718\n\
-         \x20     Initiator of SA: Yes\n"
+        format!(
+            "{brief}\
+             \x20     Local spi: 01020304 05060708, Remote spi: 11121314 15161718\n\
+             \x20     Local id: 40.0.0.1\n\
+             \x20     Remote id: fqdn:branch.example.org\n\
+             \x20     Local next msg id: 2, Remote next msg id: 7\n\
+             \x20     Profile: BRANCH\n\
+             \x20     Fragmentation: on\n\
+             \x20     NAT detected: remote\n\
+             \x20     Initiator of SA: Yes\n"
+        )
     );
     // Each version has its own list; what failover knows of both stands in one.
     assert!(!text("show crypto isakmp sa").contains("20.0.0.9"));

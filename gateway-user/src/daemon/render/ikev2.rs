@@ -3,13 +3,13 @@
 use super::both;
 use crate::config::{Config, Profile, identity_text, ikev2_encr_word, ikev2_integ_word, ikev2_prf_word};
 use crate::crypto::DhGroup;
-use crate::daemon::views::{IsakmpSaView, cookie};
+use crate::daemon::views::{Ikev2SaView, IsakmpSaView, cookie};
 use crate::ike::{AuthMethod, Ikev2Proposal};
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write;
 
-/// `show crypto ikev2 sa [detailed]`.
+/// `show crypto ikev2 sa [detailed]`: under each row what was agreed.
 pub(super) fn sas(rows: &[IsakmpSaView], detailed: bool) -> String {
     let cells: Vec<Vec<String>> = rows
         .iter()
@@ -18,23 +18,45 @@ pub(super) fn sas(rows: &[IsakmpSaView], detailed: bool) -> String {
         })
         .collect();
     let table = super::table(&["Tunnel-id", "Local", "Remote", "Status", "HA Status"], &cells);
-    if !detailed {
-        return table;
-    }
     let mut lines = table.lines();
     let mut out = format!("{}\n", lines.next().unwrap_or_default());
     for (line, r) in lines.zip(rows) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{line}");
-        let _ = detail(&mut out, r);
+        if let Some(d) = &r.ikev2 {
+            let _ = agreed(&mut out, d);
+            if detailed {
+                let _ = detail(&mut out, r, d);
+            }
+        }
     }
     out
 }
 
-fn detail(out: &mut String, r: &IsakmpSaView) -> std::fmt::Result {
+fn agreed(out: &mut String, d: &Ikev2SaView) -> std::fmt::Result {
+    let hash = d.integrity.map_or_else(|| "None".to_owned(), str::to_ascii_uppercase);
+    let groups: Vec<String> = std::iter::once(d.group).chain(d.additional.iter().copied()).map(|g| g.to_string()).collect();
+    writeln!(
+        out,
+        "      Encr: {}, PRF: {}, Hash: {hash}, DH Grp: {}, Auth sign: {}, Auth verify: {}",
+        d.encryption.to_ascii_uppercase(),
+        d.prf.to_ascii_uppercase(),
+        groups.join("+"),
+        d.sign,
+        d.verify
+    )?;
+    writeln!(out, "      Life/Active Time: {}/{} sec", d.lifetime_s, d.active_s)
+}
+
+fn detail(out: &mut String, r: &IsakmpSaView, d: &Ikev2SaView) -> std::fmt::Result {
     let (local, remote) = if r.initiator { (r.id.initiator, r.id.responder) } else { (r.id.responder, r.id.initiator) };
-    writeln!(out, "      Remaining life: {} sec", r.remaining_s)?;
     writeln!(out, "      Local spi: {}, Remote spi: {}", cookie(local), cookie(remote))?;
+    writeln!(out, "      Local id: {}", d.local_id.clone().unwrap_or_else(|| r.local.ip().to_string()))?;
+    writeln!(out, "      Remote id: {}", d.remote_id)?;
+    writeln!(out, "      Local next msg id: {}, Remote next msg id: {}", d.next_request, d.next_remote_request)?;
+    writeln!(out, "      Profile: {}", d.profile)?;
+    writeln!(out, "      Fragmentation: {}", if d.fragmentation { "on" } else { "off" })?;
+    writeln!(out, "      NAT detected: {}", d.nat)?;
     writeln!(out, "      Initiator of SA: {}", if r.initiator { "Yes" } else { "No" })
 }
 

@@ -97,6 +97,7 @@ impl StateSource for Sample {
                 conn_id: 1,
                 status: self.status,
                 remaining_s: 80_000,
+                ikev2: None,
             },
             IsakmpSaView {
                 version: IkeVersion::V1,
@@ -110,6 +111,7 @@ impl StateSource for Sample {
                 conn_id: 2,
                 status: HaStatus::Standby,
                 remaining_s: 80_000,
+                ikev2: None,
             },
             IsakmpSaView {
                 version: IkeVersion::V2,
@@ -123,6 +125,24 @@ impl StateSource for Sample {
                 conn_id: 3,
                 status: HaStatus::Active,
                 remaining_s: 3661,
+                ikev2: Some(Ikev2SaView {
+                    profile: "BRANCH".to_owned(),
+                    encryption: "aes-gcm-256",
+                    integrity: None,
+                    prf: "sha384",
+                    group: 31,
+                    additional: vec![36],
+                    sign: "PSK",
+                    verify: "SIG",
+                    local_id: None,
+                    remote_id: "fqdn:branch.example.org".to_owned(),
+                    lifetime_s: 86_400,
+                    active_s: 82_739,
+                    next_request: 2,
+                    next_remote_request: 7,
+                    fragmentation: true,
+                    nat: "remote",
+                }),
             },
         ]
     }

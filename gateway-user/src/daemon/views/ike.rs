@@ -1,8 +1,10 @@
 //! SAs of both versions of IKE, and sessions: what one peer has with us.
 
 use super::{FlowView, HaStatus};
+use crate::config::{identity_text, ikev2_encr_word, ikev2_integ_word, ikev2_prf_word};
+use crate::crypto::DhGroup;
 use crate::id::{IkeSaId, IkeVersion};
-use crate::ike::IsakmpState;
+use crate::ike::{AuthMethod, IkeSaDetail, IsakmpState};
 use crate::sad::Selector;
 use serde::{Serialize, Serializer};
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +35,77 @@ pub struct IsakmpSaView {
     pub status: HaStatus,
     /// Seconds until its lifetime ends.
     pub remaining_s: u64,
+    /// Of an established IKEv2 SA.
+    pub ikev2: Option<Ikev2SaView>,
+}
+
+/// What version 2 knows more of an established SA; algorithms in the configuration's words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Ikev2SaView {
+    /// Profile.
+    pub profile: String,
+    /// Encryption.
+    pub encryption: &'static str,
+    /// Integrity.
+    pub integrity: Option<&'static str>,
+    /// Pseudorandom function.
+    pub prf: &'static str,
+    /// Number of the group.
+    pub group: u16,
+    /// Numbers of the additional key exchanges.
+    pub additional: Vec<u16>,
+    /// How we proved ourselves.
+    pub sign: &'static str,
+    /// How the peer did.
+    pub verify: &'static str,
+    /// Our identity, if the profile names one.
+    pub local_id: Option<String>,
+    /// The identity that the peer proved.
+    pub remote_id: String,
+    /// Lifetime in seconds.
+    pub lifetime_s: u64,
+    /// Age in seconds.
+    pub active_s: u64,
+    /// Message ID of our next request.
+    pub next_request: u32,
+    /// Message ID of the peer's next request.
+    pub next_remote_request: u32,
+    /// Messages may leave in fragments.
+    pub fragmentation: bool,
+    /// `none`, `local`, `remote`, `both`: where NATs are.
+    pub nat: &'static str,
+}
+
+impl From<IkeSaDetail> for Ikev2SaView {
+    fn from(d: IkeSaDetail) -> Self {
+        let method = |m| match m {
+            AuthMethod::PreShared => "PSK",
+            AuthMethod::Signature => "SIG",
+        };
+        Self {
+            profile: d.profile,
+            encryption: ikev2_encr_word(d.encr),
+            integrity: d.integ.map(ikev2_integ_word),
+            prf: ikev2_prf_word(d.prf),
+            group: d.group.number(),
+            additional: d.additional.into_iter().map(DhGroup::number).collect(),
+            sign: method(d.local_auth),
+            verify: method(d.remote_auth),
+            local_id: d.local_id.as_ref().map(identity_text),
+            remote_id: d.peer_id,
+            lifetime_s: d.lifetime_s,
+            active_s: d.age_s,
+            next_request: d.send_id,
+            next_remote_request: d.recv_id,
+            fragmentation: d.fragments,
+            nat: match (d.nat_here, d.nat_there) {
+                (false, false) => "none",
+                (true, false) => "local",
+                (false, true) => "remote",
+                (true, true) => "both",
+            },
+        }
+    }
 }
 
 impl IsakmpSaView {

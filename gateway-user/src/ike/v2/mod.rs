@@ -6,6 +6,7 @@ mod child;
 mod child_exchange;
 mod child_responder;
 mod cookie;
+mod detail;
 mod engine;
 mod exchange;
 pub mod fragment;

@@ -4,6 +4,6 @@ mod attack;
 mod basic;
 mod collide;
 mod failover;
-mod net;
+pub(super) mod net;
 mod rekey;
 mod start;
