@@ -1,17 +1,21 @@
 //! IKE_AUTH, the responder's side.
 
-use super::auth::{METHOD_SHARED_KEY, asks_for_child, auth_caps, identity_fits, identity_text, local_identity, responder_id};
+use super::auth::auth_caps;
 use super::engine::Engine;
-use super::message::{Exchange, Header, Message, NotifyType, Outgoing};
+use super::message::{Exchange, Header, Id, Message, NotifyType, Outgoing, PayloadKind};
+use super::proof::{METHOD_SHARED_KEY, identity_fits, identity_text, local_identity, put_certs};
 use super::proposal::IkeSuite;
-use super::sa::{Asked, Fail, Handle, InitState, Sa, Verdict, digest, ended, profiles_of, refuse};
+use super::sa::{Asked, Fail, Handle, InitState, Pending, Refuse, Sa, Verdict, ended, profiles_of, refuse};
 use crate::ike::policy::{AuthMethod, Ikev2Profile};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// A repeated request is answered again after this time at the soonest.
-const RESEND_GAP: Duration = Duration::from_millis(100);
+/// AUTH payload of our answer.
+pub(super) struct Answered {
+    pub(super) method: u8,
+    pub(super) data: Vec<u8>,
+}
 
 impl Engine {
     /// A protected request before the SA stands.
@@ -24,16 +28,7 @@ impl Engine {
         bytes: &[u8],
         now: Instant,
     ) -> Verdict {
-        let init = self.sas.get_mut(&handle).and_then(Sa::init_mut).ok_or_else(ended)?;
-        if header.message_id != 0 && header.message_id == init.message_id && init.seen == Some(digest(bytes)) && !init.out.is_empty() {
-            if now.saturating_duration_since(init.sent_at) < RESEND_GAP {
-                return Err(refuse("repeated", "answered just now"));
-            }
-            init.sent_at = now;
-            let packets = init.out.clone();
-            self.transmit_all(handle, &packets);
-            return Ok(());
-        }
+        let init = self.sas.get(&handle).and_then(Sa::init).ok_or_else(ended)?;
         if init.state != InitState::AnsweredInit || header.message_id != init.message_id + 1 {
             return Err(refuse("out_of_order", format!("message {} in {:?}", header.message_id, init.state)));
         }
@@ -50,17 +45,27 @@ impl Engine {
                 return Err(fault.into());
             }
         };
-        match self.check_initiator(handle, &m) {
-            Ok((profile, peer_id)) => {
-                self.responder_up(handle, &m, &profile, peer_id, asked, now);
-                Ok(())
-            }
+        let identity = m.id_i.and_then(|id| id.identity());
+        if let Some(init) = self.sas.get_mut(&handle).and_then(Sa::init_mut) {
+            init.pending = Some(Box::new(Pending { opened: opened.clone(), asked, identity, proven: false }));
+        }
+        match self.check_initiator(handle, &m, now) {
+            Ok(true) => self.initiator_proven(handle, now),
+            Ok(false) => {}
             Err(why) => {
-                self.refuse_auth(handle, &asked, NotifyType::AUTHENTICATION_FAILED);
-                self.init_failed(handle, &why.1, now);
-                Err(why)
+                self.auth_failed(handle, &why, now);
+                return Err(why);
             }
         }
+        Ok(())
+    }
+
+    /// Ends the first exchanges because a proof cannot be given or believed.
+    pub(super) fn auth_failed(&mut self, handle: Handle, why: &Refuse, now: Instant) {
+        if let Some(asked) = self.sas.get(&handle).and_then(Sa::init).and_then(|i| i.pending.as_ref()).map(|p| p.asked) {
+            self.refuse_auth(handle, &asked, NotifyType::AUTHENTICATION_FAILED);
+        }
+        self.init_failed(handle, &why.1, now);
     }
 
     /// Says under protection why there is no SA. The state goes with it: a repetition is not answered.
@@ -72,10 +77,11 @@ impl Engine {
         }
     }
 
-    /// Finds the profile by the names that the initiator uses, and checks its proof.
-    fn check_initiator(&self, handle: Handle, m: &Message<'_>) -> Verdict<(Arc<Ikev2Profile>, String)> {
-        let sa = self.sas.get(&handle).ok_or_else(ended)?;
-        let init = sa.init().ok_or_else(ended)?;
+    /// Finds the profile by the names that the initiator uses, and checks its proof. False while a signature is being verified.
+    fn check_initiator(&mut self, handle: Handle, m: &Message<'_>, now: Instant) -> Verdict<bool> {
+        let sa = self.sas.get_mut(&handle).ok_or_else(ended)?;
+        let (pair, local) = (sa.pair, sa.local.ip());
+        let init = sa.init_mut().ok_or_else(ended)?;
         let suite = init.suite.as_ref().ok_or_else(ended)?;
         let bad = |why: String| refuse("authentication_failed", why);
         let id = m.id_i.as_ref().ok_or_else(|| bad("no identity".into()))?;
@@ -83,52 +89,68 @@ impl Engine {
         let identity = id.identity();
         let wanted = m.id_r.map(|id| id.identity());
         let fits = |p: &&Arc<Ikev2Profile>| {
-            let me = local_identity(p, sa.local.ip());
+            let me = local_identity(p, local);
             // A peer that names us means one of our identities; a name of an unknown type means nobody.
             let named = wanted.as_ref().is_none_or(|w| w.as_ref() == Some(&me));
-            named && identity_fits(p, sa.pair.1, identity.as_ref()) && allows(p, suite)
+            let method = (auth.method == METHOD_SHARED_KEY) == (p.remote_auth == AuthMethod::PreShared);
+            named && method && identity_fits(p, pair.1, identity.as_ref()) && allows(p, suite)
         };
-        let profiles = profiles_of(&init.config, sa.pair);
+        let profiles = profiles_of(&init.config, pair);
         let profile = profiles.iter().find(fits);
         let profile = profile.ok_or_else(|| bad(format!("no profile for {}", identity_text(identity.as_ref()))))?;
+        init.profile = profile.clone();
         match profile.remote_auth {
-            AuthMethod::PreShared => init.check_shared_key(auth, true, id, sa.pair.1)?,
-            AuthMethod::Signature => return Err(bad("signatures are not verified".into())),
+            AuthMethod::PreShared => init.check_shared_key(auth, true, id, pair.1).map(|()| true),
+            AuthMethod::Signature => self.verify(handle, m, true, id, InitState::AnswerAuth, now).map(|()| false),
         }
-        Ok((profile.clone(), identity_text(identity.as_ref())))
     }
 
-    /// The initiator proved itself: the SA stands. Answers, with the first child or without.
-    fn responder_up(&mut self, handle: Handle, m: &Message<'_>, profile: &Arc<Ikev2Profile>, peer_id: String, asked: Asked, now: Instant) {
+    /// The initiator proved itself: proves us.
+    pub(super) fn initiator_proven(&mut self, handle: Handle, now: Instant) {
         let Some(sa) = self.sas.get_mut(&handle) else { return };
         let (local, peer) = (sa.local.ip(), sa.pair.1);
         let Some(init) = sa.init_mut() else { return };
-        init.profile = profile.clone();
-        init.caps = auth_caps(init.caps, m);
+        let body = Id::body_of(&local_identity(&init.profile, local));
+        let Some(pending) = &mut init.pending else { return };
+        pending.proven = true;
+        match init.profile.local_auth {
+            AuthMethod::PreShared => {
+                let remote = init.pending.as_ref().and_then(|p| p.identity.clone());
+                match init.shared_key_proof(false, &body, peer, remote.as_ref()) {
+                    Some(data) => self.responder_up(handle, &Answered { method: METHOD_SHARED_KEY, data }, now),
+                    None => self.auth_failed(handle, &refuse("no_key", "there is no key of ours for this peer"), now),
+                }
+            }
+            AuthMethod::Signature => {
+                if !self.sign(handle, false, &body, InitState::AnswerAuth) {
+                    self.auth_failed(handle, &refuse("no_key", "there is no certificate of ours to sign with"), now);
+                }
+            }
+        }
+    }
+
+    /// Both proofs are there: the SA stands. Answers, with the first child or without.
+    pub(super) fn responder_up(&mut self, handle: Handle, proof: &Answered, now: Instant) {
+        let Some(sa) = self.sas.get_mut(&handle) else { return };
+        let local = sa.local.ip();
+        let Some(init) = sa.init_mut() else { return };
+        let Some(pending) = init.pending.take().filter(|p| p.proven) else { return };
+        let Ok(m) = Message::decode(pending.opened.first, &pending.opened.plain) else { return };
+        init.caps = auth_caps(init.caps, &m);
         let mut out = Outgoing::new();
-        let id = local_identity(profile, local);
-        let body = responder_id(&mut out, &id);
-        let remote = m.id_i.and_then(|id| id.identity());
-        let proof = match profile.local_auth {
-            AuthMethod::PreShared => init.shared_key_proof(false, &body, peer, remote.as_ref()),
-            AuthMethod::Signature => None,
-        };
-        let Some(proof) = proof else {
-            self.refuse_auth(handle, &asked, NotifyType::AUTHENTICATION_FAILED);
-            return self.init_failed(handle, "there is no key of ours for this peer", now);
-        };
-        out.auth(METHOD_SHARED_KEY, &proof);
+        out.add(PayloadKind::IdR, &Id::body_of(&local_identity(&init.profile, local)));
+        put_certs(&mut out, &init.profile);
+        out.auth(proof.method, &proof.data);
         let nonces = (std::mem::take(&mut init.ni), std::mem::take(&mut init.nr));
-        self.ike_up(handle, peer_id, 0, asked.message_id, now);
-        let (from, to) = (asked.from, asked.to);
+        let asked = pending.asked;
+        self.ike_up(handle, identity_text(pending.identity.as_ref()), 0, asked.message_id, now);
         if let Some(up) = self.sas.get_mut(&handle).and_then(Sa::up_mut) {
             up.asked = Some(asked);
         }
-        self.follow(handle, from, to, now);
-        if asks_for_child(m) {
-            self.first_child_request(handle, m, nonces, &mut out, now);
+        self.follow(handle, asked.from, asked.to, now);
+        if m.sa.is_some() || m.ts_i.is_some() || m.ts_r.is_some() {
+            self.first_child_request(handle, &m, nonces, &mut out, now);
         }
-        self.put_auth_notifies(&mut out);
         self.answer(handle, &out, now);
         self.ike_ready(handle, m.notify(NotifyType::INITIAL_CONTACT).is_some(), now);
     }

@@ -14,6 +14,7 @@ use crate::id::IkeSaId;
 use crate::ike::engine::NAT_T_PORT;
 use crate::ike::job::{Job, Outcome, Work};
 use crate::ike::policy::Ikev2Profile;
+use crate::pki::SignatureAlg;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,6 +66,8 @@ impl Engine {
             caps: Caps::default(),
             message_id: 0,
             seen: None,
+            peer_hashes: Vec::new(),
+            pending: None,
             out: Vec::new(),
             sends: 0,
             sent_at: now,
@@ -129,6 +132,8 @@ impl Engine {
         if profile.fragment_bytes > 0 {
             out.status(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]);
         }
+        let hashes: Vec<u8> = SignatureAlg::HASH_IDS.iter().flat_map(|h| h.to_be_bytes()).collect();
+        out.status(NotifyType::SIGNATURE_HASH_ALGORITHMS, &hashes);
     }
 
     /// Sends a request of the first exchanges and arms its repetition.
@@ -219,6 +224,7 @@ impl Engine {
         init.nr = nonce.to_vec();
         init.message_r = bytes.to_vec();
         init.caps = caps_of(&m, header.id, local, peer, &init.profile);
+        init.peer_hashes = hashes_of(&m);
         init.state = InitState::MakeKeys;
         init.out.clear();
         let nat = init.caps.nat() && self.config.nat_traversal;
@@ -262,6 +268,10 @@ impl Engine {
                     Err(why) => self.init_failed(handle, &why.1, now),
                 }
             }
+            (InitState::MakeAuth, Outcome::Signed(signed)) => self.auth_signed(handle, signed, now),
+            (InitState::CheckAuth, Outcome::Verified(verified)) => self.responder_verified(handle, verified, now),
+            (InitState::AnswerAuth, Outcome::Verified(verified)) => self.initiator_verified(handle, verified, now),
+            (InitState::AnswerAuth, Outcome::Signed(signed)) => self.responder_signed(handle, signed, now),
             (InitState::AnswerInit, Outcome::Responded(Err(e))) => self.init_failed(handle, &format!("key exchange: {e}"), now),
             _ => {}
         }
@@ -310,6 +320,12 @@ pub(super) fn caps_of(m: &Message<'_>, id: IkeSaId, local: SocketAddr, peer: Soc
         message_sync: false,
         replay_sync: false,
     }
+}
+
+/// Hashes that the peer takes in signatures (RFC 7427 4).
+pub(super) fn hashes_of(m: &Message<'_>) -> Vec<u16> {
+    let data = m.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS).map_or(&[][..], |n| n.data);
+    data.as_chunks::<2>().0.iter().map(|h| u16::from_be_bytes(*h)).collect()
 }
 
 /// The responder's half of a key exchange as a job.

@@ -1,8 +1,9 @@
 //! IKE_SA_INIT, the responder's side. Costs are taken in this order: a table look-up, a hash (cookie), a proposal, a key exchange.
 
 use super::engine::Engine;
-use super::init::{NONCE_LEN, caps_of, respond};
+use super::init::{NONCE_LEN, caps_of, hashes_of, respond};
 use super::message::{Exchange, Fault, HEADER_LEN, Header, Message, NotifyType, Outgoing};
+use super::proof::put_cert_request;
 use super::proposal::{IkeChoice, Proposal, choose_ike};
 use super::sa::{Caps, Handle, Init, InitState, PairKey, Sa, Stage, Verdict, digest, profiles_of, refuse};
 use super::task::JobTarget;
@@ -81,6 +82,9 @@ impl Engine {
         let caps = caps_of(&m, header.id, to, from, &profile);
         let ni = nonce.to_vec();
         let handle = self.add_responder(pair, from, to, header, bytes, profile, choice, caps, ni, now);
+        if let Some(init) = self.sas.get_mut(&handle).and_then(Sa::init_mut) {
+            init.peer_hashes = hashes_of(&m);
+        }
         let secret = group.generate(&mut *self.rng);
         self.push_job(JobTarget::Init(handle), respond(secret, ke.data));
         Ok(())
@@ -121,6 +125,8 @@ impl Engine {
             caps,
             message_id: 0,
             seen: Some(digest(bytes)),
+            peer_hashes: Vec::new(),
+            pending: None,
             out: Vec::new(),
             sends: 0,
             sent_at: now,
@@ -148,6 +154,7 @@ impl Engine {
         out.ke(init.group.number(), &init.public).nonce(&init.nr);
         self.put_init_notifies(&mut out, id, local, peer, &init.profile);
         out.status(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
+        put_cert_request(&mut out, &init.profile);
         let message = out.plain(&Header::new(id, Exchange::SaInit, false, true, 0));
         let Some(init) = self.sas.get_mut(&handle).and_then(Sa::init_mut) else { return };
         init.state = InitState::AnsweredInit;

@@ -19,6 +19,7 @@ pub mod message;
 mod mirror;
 mod nat;
 mod peer;
+mod proof;
 pub mod proposal;
 mod rekey;
 mod sa;

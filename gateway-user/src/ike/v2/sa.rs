@@ -215,6 +215,10 @@ pub(super) struct Init {
     pub(super) message_id: u32,
     /// Last message accepted.
     pub(super) seen: Option<Digest>,
+    /// Hashes that the peer takes in signatures (RFC 7427).
+    pub(super) peer_hashes: Vec<u16>,
+    /// The peer's IKE_AUTH while signatures are made or checked.
+    pub(super) pending: Option<Box<Pending>>,
     /// Last message sent, in its fragments.
     pub(super) out: Vec<Vec<u8>>,
     pub(super) sends: u32,
@@ -223,6 +227,15 @@ pub(super) struct Init {
     pub(super) child: Option<Box<ChildTask>>,
     /// An unauthenticated refusal: not believed before the next retransmission is due.
     pub(super) refused: Option<NotifyType>,
+}
+
+/// A message of IKE_AUTH whose proof is being checked, or answered.
+pub(super) struct Pending {
+    pub(super) opened: super::message::Opened,
+    pub(super) asked: Asked,
+    pub(super) identity: Option<crate::id::Identity>,
+    /// The peer proved itself.
+    pub(super) proven: bool,
 }
 
 /// What a peer can do, and what the path is like.

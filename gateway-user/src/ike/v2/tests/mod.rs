@@ -4,6 +4,7 @@ mod attack;
 mod basic;
 mod collide;
 mod failover;
+mod features;
 pub(super) mod net;
 mod rekey;
 mod start;

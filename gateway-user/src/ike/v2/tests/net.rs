@@ -204,7 +204,7 @@ impl Net {
             .map(|(i, (config, addr))| Node::new(addr, config, seed * 10 + i as u64, now))
             .collect();
         for node in &mut nodes {
-            node.engine.set_wall(1_800_000_000, now);
+            node.engine.set_wall(crate::pki::testdata::NOW, now);
             node.engine.set_active(true, now);
         }
         Self {
@@ -349,7 +349,7 @@ impl Net {
         let floor = old.told.iter().rposition(|t| matches!(t, Told::Sent)).map_or(0, |p| p + 1);
         let told = &old.told[..old.told.len().saturating_sub(missed).max(floor)];
         let mut new = Node::new(old.addr, (*old.engine.config).clone(), old.seed + 1000, self.now);
-        new.engine.set_wall(1_800_000_000, self.now);
+        new.engine.set_wall(crate::pki::testdata::NOW, self.now);
         for t in told {
             match t {
                 Told::Pair(spi, Some(k)) => {
