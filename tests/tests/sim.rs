@@ -56,6 +56,47 @@ fn either_end_brings_the_tunnel_up() {
 }
 
 #[test]
+fn a_peer_behind_a_nat_is_followed_and_the_standby_knows_where_it_is() {
+    for seed in [1, 2, 3] {
+        // The peer does not ask by itself whether we live: what it sends is ESP.
+        let mut w = World::new(Setup { gap: 10 * MS, dpd_s: 60, ..Setup::calm(seed) });
+        w.remap(0, 20_000);
+        w.start(Side::A);
+        w.start(Side::B);
+        // Only the peer can begin: nothing comes through its NAT uninvited.
+        w.start_traffic(&[Way::In]);
+        let active = ok(w.run_until_ready(15 * SEC));
+        w.start_traffic(&[Way::Out]);
+        ok(w.run(2 * SEC));
+        let ports = |w: &World, side, port| {
+            let held = w.outbound_ports(side);
+            assert!(!held.is_empty() && held.iter().all(|p| *p == Some((4500, port))), "seed {seed}: {held:?}, not {port}");
+        };
+        ports(&w, active, 24_500);
+        ports(&w, active.other(), 24_500);
+        let (before, since) = (w.sas(active), w.now());
+        w.remap(0, 21_000);
+        ok(w.run(2 * SEC));
+        ports(&w, active, 25_500);
+        ports(&w, active.other(), 25_500);
+        assert_eq!(w.sas(active), before, "no negotiation");
+        let silence = gap(&w, since);
+        assert!(silence <= SEC / 2, "seed {seed}: silent for {} ms", silence / MS);
+        // The other node goes on where the peer is now, and follows it as well.
+        let limit = Setup::calm(seed).takeover();
+        let since = w.now();
+        w.plan(since, Fault::PowerOff(active));
+        ok(w.run(4 * SEC));
+        assert_eq!((w.active(), w.sas(active.other())), (Some(active.other()), before));
+        let silence = gap(&w, since);
+        assert!(silence <= limit, "seed {seed}: silent for {} ms", silence / MS);
+        w.remap(0, 22_000);
+        ok(w.run(2 * SEC));
+        ports(&w, active.other(), 26_500);
+    }
+}
+
+#[test]
 fn different_configurations_do_not_leave_the_addresses_without_an_owner() {
     let mut w = World::new(Setup { priority: [110, 100], ..Setup::calm(13) });
     w.start(Side::A);

@@ -63,6 +63,13 @@ pub struct Peer {
     pub refused: Vec<Refused>,
     /// Packets of protected flows that came in clear.
     pub clear: u64,
+    /// What the NAT in front of it adds to its UDP ports; 0 without a NAT. What comes to other ports it does not let in, and ESP not at all.
+    pub nat: u16,
+}
+
+/// A UDP packet with other ports.
+fn with_ports(ip: &frame::Ip<'_>, from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    frame::ip_packet(ip.src, ip.dst, frame::UDP, ip.ttl, &frame::udp(from, to, payload))
 }
 
 impl Peer {
@@ -108,6 +115,7 @@ impl Peer {
             verified: Vec::new(),
             refused: Vec::new(),
             clear: 0,
+            nat: 0,
         }
     }
 
@@ -123,7 +131,7 @@ impl Peer {
     /// A frame arrived.
     pub fn receive(&mut self, bytes: &[u8]) {
         let now = self.time.now();
-        let Some(packet) = self.station.receive(bytes, now) else { return };
+        let Some(packet) = self.station.receive(bytes, now).and_then(|p| self.through_nat(p)) else { return };
         let Some(ip) = frame::ip(&packet) else { return };
         if ip.dst != self.address() {
             if self.kernel().refuses_clear(&ip) {
@@ -153,13 +161,34 @@ impl Peer {
         }
     }
 
+    fn through_nat(&self, packet: Vec<u8>) -> Option<Vec<u8>> {
+        if self.nat == 0 {
+            return Some(packet);
+        }
+        let ip = frame::ip(&packet)?;
+        let (from, to, payload) = frame::udp_of(&ip)?;
+        let inside = [500, 4500].into_iter().find(|port| port + self.nat == to)?;
+        Some(with_ports(&ip, from, inside, payload))
+    }
+
+    fn out(&mut self, packet: &[u8], hop: Ipv4Addr) {
+        let now = self.time.now();
+        if self.nat == 0 {
+            return self.station.send(packet, hop, now);
+        }
+        let Some(ip) = frame::ip(packet) else { return };
+        if let Some((from, to, payload)) = frame::udp_of(&ip) {
+            self.station.send(&with_ports(&ip, from + self.nat, to, payload), hop, now);
+        }
+    }
+
     /// The host behind sends.
     pub fn send_inner(&mut self, packet: &[u8]) {
         let Some(ip) = frame::ip(packet) else { return };
         let me = self.address();
         let result = self.kernel().output(&ip, |a| a == me);
         match result {
-            Outbound::Protected(outer) => self.station.send(&outer, VIPS[OUTSIDE], self.time.now()),
+            Outbound::Protected(outer) => self.out(&outer, VIPS[OUTSIDE]),
             Outbound::Clear | Outbound::Drop(_) => {}
         }
     }
@@ -307,7 +336,7 @@ impl Peer {
         while let Some(t) = self.engine.poll_transmit() {
             let (IpAddr::V4(src), IpAddr::V4(dst)) = (t.from.ip(), t.to.ip()) else { continue };
             let packet = frame::ip_packet(src, dst, frame::UDP, 64, &frame::udp(t.from.port(), t.to.port(), &t.payload));
-            self.station.send(&packet, dst, self.time.now());
+            self.out(&packet, dst);
         }
         while let Some(job) = self.engine.poll_job() {
             self.jobs.push(job);

@@ -77,6 +77,12 @@ impl World {
         lock(&self.node(side).machine).kernel.sas().map(|(k, _)| k).collect()
     }
 
+    /// Ports of the UDP encapsulation of every outbound SA of a node's kernel: ours, the peer's.
+    pub fn outbound_ports(&self, side: Side) -> Vec<Option<(u16, u16)>> {
+        let machine = lock(&self.node(side).machine);
+        machine.kernel.sas().filter(|(_, sa)| sa.direction == Direction::Out).map(|(_, sa)| sa.encap).collect()
+    }
+
     /// True when both kernels hold the same SAs.
     pub fn same_sas(&self) -> bool {
         self.sas(Side::A) == self.sas(Side::B)

@@ -62,6 +62,11 @@ impl World {
         }
     }
 
+    /// The NAT in front of a peer gives it other ports from now on (`add` to its own; 0 takes the NAT away).
+    pub fn remap(&mut self, peer: usize, add: u16) {
+        self.peers[peer].peer.nat = add;
+    }
+
     /// Another pause between two packets of a stream.
     pub fn slow_down(&mut self, gap: Ns) {
         self.setup.gap = gap;
