@@ -396,8 +396,11 @@ mod tests {
         assert_eq!(k.violations.len(), 2, "also not by way of a removal");
     }
 
-    /// One packet to the peer: the SA's destination, ports when it is in UDP, and its number's low half.
-    fn sent(k: &mut FakeKernel) -> Option<(Ipv4Addr, Option<(u16, u16)>, u32)> {
+    /// Destination, ports when it is in UDP, and the low half of its number.
+    type Outer = (Ipv4Addr, Option<(u16, u16)>, u32);
+
+    /// One packet to the peer.
+    fn sent(k: &mut FakeKernel) -> Option<Outer> {
         let packet = clear(HOST, FAR);
         let Outbound::Protected(outer) = k.output(&frame::ip(&packet)?, |_| true) else { return None };
         let ip = frame::ip(&outer)?;

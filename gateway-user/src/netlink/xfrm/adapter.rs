@@ -128,6 +128,26 @@ impl XfrmAdapter {
         Ok(*HZ.get_or_init(|| hz))
     }
 
+    /// Makes and removes an SA, so that the kernel loads what it needs.
+    fn probe(&mut self, child: &ChildSa) -> io::Result<()> {
+        let probe = SaInstall {
+            child,
+            direction: Direction::In,
+            reqid: policy::MARK_PROTECT,
+            replay: 0,
+            used: SaUsed::default(),
+            event_packets: 0,
+            event_time: Duration::from_millis(1000),
+        };
+        check(&probe).map_err(invalid)?;
+        let hz = self.hz()?;
+        match self.socket.request(codec::new_sa(&probe, hz, unix_s()), |_, _| ()) {
+            Err(e) if errno_of(&e) != Some(libc::EEXIST) => return Err(e),
+            _ => {}
+        }
+        self.socket.request(codec::delete_sa(PROBE_SPI, PROBE_DST), |_, _| ())
+    }
+
     pub(super) fn thresholds_of(&mut self, spi: Spi, dst: IpAddr) -> io::Result<(u32, u32)> {
         let mut found = None;
         self.socket.request(codec::get_ae(spi, dst), |kind, body| {
@@ -293,23 +313,13 @@ fn replay_request(set: &ReplaySet, held: &mut Held, now_s: u64) -> io::Result<Re
 impl Xfrm for XfrmAdapter {
     fn prepare(&mut self, encr: CipherAlg, integ: Option<IntegAlg>) -> PortResult<()> {
         let child = probe_child(encr, integ);
-        let probe = SaInstall {
-            child: &child,
-            direction: Direction::In,
-            reqid: policy::MARK_PROTECT,
-            replay: 0,
-            used: SaUsed::default(),
-            event_packets: 0,
-            event_time: Duration::from_millis(1000),
-        };
-        let failed = |e| fail("XFRM_MSG_NEWSA", format!("{encr:?} with {integ:?}"), e);
-        check(&probe).map_err(|e| failed(invalid(e)))?;
-        let hz = self.hz().map_err(failed)?;
-        match self.socket.request(codec::new_sa(&probe, hz, unix_s()), |_, _| ()) {
-            Err(e) if errno_of(&e) != Some(libc::EEXIST) => return Err(failed(e)),
-            _ => {}
+        self.probe(&child).map_err(|e| fail("XFRM_MSG_NEWSA", format!("{encr:?} with {integ:?}"), e))?;
+        if !encr.is_aead() {
+            // Extended numbers want another template of the kernel (authencesn). Whether they are wanted is not known here: a kernel without it
+            // refuses the SA.
+            let _ = self.probe(&ChildSa { esn: true, ..child });
         }
-        self.socket.request(codec::delete_sa(PROBE_SPI, PROBE_DST), |_, _| ()).map_err(failed)
+        Ok(())
     }
 
     fn install(&mut self, sas: &[SaInstall<'_>]) -> Vec<PortResult<()>> {
