@@ -7,7 +7,6 @@
 mod ecp;
 mod mlkem;
 mod modp;
-mod primes;
 mod x25519;
 
 use super::{CryptoError, DhGroup, Secret};

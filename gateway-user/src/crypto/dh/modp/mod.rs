@@ -1,17 +1,22 @@
-//! Groups over a safe prime with generator 2. The arithmetic is `crypto-bigint`'s, of fixed size; what is here chooses the order
-//! of multiplications. It depends on the exponent's length only, and every table entry is read for every digit.
+//! Groups over a safe prime with generator 2. The arithmetic is `crypto-bigint`'s, or for the groups of 2048 to 4096 bits that of
+//! `ifma` where the processor has the instructions. Time depends on the exponent's length only.
 
-use super::primes;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
+mod library;
+mod power;
+mod primes;
+
 use crate::crypto::{CryptoError, DhGroup, Secret};
 use crate::rng::Random;
-use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
-use crypto_bigint::{CtAssign, CtEq, Odd, U768, U1024, U1536, U2048, U3072, U4096, U6144, U8192, Uint};
-use std::sync::{LazyLock, OnceLock};
-use zeroize::{Zeroize, Zeroizing};
+use crypto_bigint::{Odd, U768, U1024, U1536, U2048, U3072, U4096, U6144, U8192};
+use library::Library;
+use power::{Comb, Field};
+use std::sync::LazyLock;
 
 /// Length of the private exponent in bits: at least twice the strength of the group by the larger estimate of RFC 3526 8 for the
 /// big groups, and for 2048 bits between its two (220 and 320; SP 800-56A wants 224). More would cost time and add nothing,
-/// since the strength of the group is then the limit. A multiple of 32, as [`Comb`] wants it.
+/// since the strength of the group is then the limit. A multiple of 32, as [`power::Comb`] wants it.
 const fn exponent_bits(group: DhGroup) -> usize {
     match group {
         DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536 | DhGroup::Modp2048 => 256,
@@ -42,166 +47,90 @@ pub(super) fn shared(group: DhGroup, exponent: &Secret, peer: &[u8]) -> Result<S
     prime(group)?.shared(exponent.expose(), peer)
 }
 
-/// The arithmetic of one group.
-trait Prime: Sync {
+/// One group, ready to compute.
+trait Prime: Sync + Send {
     /// 2^exponent.
     fn public(&self, exponent: &[u8]) -> Vec<u8>;
     /// peer^exponent, for a peer's value from 2 to p - 2.
     fn shared(&self, exponent: &[u8], peer: &[u8]) -> Result<Secret, CryptoError>;
 }
 
-struct Modp<const L: usize> {
-    params: FixedMontyParams<L>,
-    /// Powers of the generator for exponents of this many bytes; 0: this group has none. Built at first use.
-    comb_bytes: usize,
-    comb: OnceLock<Comb<L>>,
+struct Modp<F: Field> {
+    field: F,
+    /// p - 1, big endian.
+    minus_one: Vec<u8>,
+    /// Powers of the generator, for the groups of today's peers: 32 KiB and 84 KiB, or a quarter more.
+    comb: Option<Comb<F>>,
+}
+
+/// The fastest arithmetic for a prime of `L` words or `K` vectors.
+fn fastest<const L: usize, const K: usize>(prime: &[u8], library: Library<L>, comb_bytes: Option<usize>) -> Box<dyn Prime> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(field) = ifma::Ifma::<K>::new(prime, &library) {
+        return Box::new(Modp::new(prime, field, comb_bytes));
+    }
+    Box::new(Modp::new(prime, library, comb_bytes))
 }
 
 fn prime(group: DhGroup) -> Result<&'static dyn Prime, CryptoError> {
     macro_rules! group {
-        ($uint:ident, $hex:ident, $comb:expr) => {{
+        ($uint:ident, $hex:ident, $make:expr) => {{
             const P: Odd<$uint> = Odd::<$uint>::from_be_hex(primes::$hex);
-            static PRIME: LazyLock<Modp<{ $uint::LIMBS }>> = LazyLock::new(|| Modp::new(P, $comb));
-            Ok(&*PRIME)
+            static PRIME: LazyLock<Box<dyn Prime>> = LazyLock::new(|| {
+                let bytes: Vec<u8> = P.as_ref().as_words().iter().rev().flat_map(|word| word.to_be_bytes()).collect();
+                $make(&bytes, Library::new(P))
+            });
+            Ok(&**PRIME)
         }};
     }
-    // Tables only for the two groups of today's peers: they take 32 KiB and 84 KiB.
+    const fn comb(group: DhGroup) -> Option<usize> {
+        Some(exponent_bits(group) / 8)
+    }
     match group {
-        DhGroup::Modp768 => group!(U768, MODP_768, 0),
-        DhGroup::Modp1024 => group!(U1024, MODP_1024, 0),
-        DhGroup::Modp1536 => group!(U1536, MODP_1536, 0),
-        DhGroup::Modp2048 => group!(U2048, MODP_2048, exponent_bits(DhGroup::Modp2048) / 8),
-        DhGroup::Modp3072 => group!(U3072, MODP_3072, exponent_bits(DhGroup::Modp3072) / 8),
-        DhGroup::Modp4096 => group!(U4096, MODP_4096, 0),
-        DhGroup::Modp6144 => group!(U6144, MODP_6144, 0),
-        DhGroup::Modp8192 => group!(U8192, MODP_8192, 0),
+        DhGroup::Modp768 => group!(U768, MODP_768, plain),
+        DhGroup::Modp1024 => group!(U1024, MODP_1024, plain),
+        DhGroup::Modp1536 => group!(U1536, MODP_1536, plain),
+        DhGroup::Modp2048 => group!(U2048, MODP_2048, |p: &[u8], l| fastest::<_, 5>(p, l, comb(DhGroup::Modp2048))),
+        DhGroup::Modp3072 => group!(U3072, MODP_3072, |p: &[u8], l| fastest::<_, 8>(p, l, comb(DhGroup::Modp3072))),
+        DhGroup::Modp4096 => group!(U4096, MODP_4096, |p: &[u8], l| fastest::<_, 10>(p, l, None)),
+        DhGroup::Modp6144 => group!(U6144, MODP_6144, plain),
+        DhGroup::Modp8192 => group!(U8192, MODP_8192, plain),
         DhGroup::Ecp256 | DhGroup::Ecp384 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => Err(CryptoError::Internal),
     }
 }
 
-impl<const L: usize> Prime for Modp<L> {
+/// The library's arithmetic, without a table.
+fn plain<const L: usize>(prime: &[u8], library: Library<L>) -> Box<dyn Prime> {
+    Box::new(Modp::new(prime, library, None))
+}
+
+impl<F: Field> Modp<F> {
+    fn new(prime: &[u8], field: F, comb_bytes: Option<usize>) -> Self {
+        let mut minus_one = prime.to_vec();
+        // The prime is odd.
+        if let Some(last) = minus_one.last_mut() {
+            *last &= 0xfe;
+        }
+        Self { field, minus_one, comb: comb_bytes.map(Comb::new) }
+    }
+}
+
+impl<F: Field> Prime for Modp<F> {
     fn public(&self, exponent: &[u8]) -> Vec<u8> {
-        let mut result = if exponent.len() == self.comb_bytes {
-            self.comb.get_or_init(|| Comb::new(&self.params, self.comb_bytes)).power(&self.params, exponent)
-        } else {
-            self.power(&Uint::from_u8(2), exponent)
-        };
-        let bytes = to_bytes(&result);
-        result.zeroize();
-        bytes
+        let generator = [2];
+        let quick = self.comb.as_ref().and_then(|comb| comb.power(&self.field, &generator, exponent));
+        quick.unwrap_or_else(|| power::power(&self.field, &generator, exponent))
     }
 
     fn shared(&self, exponent: &[u8], peer: &[u8]) -> Result<Secret, CryptoError> {
-        if peer.len() != Uint::<L>::BYTES {
+        // 0, 1 and p - 1 make subgroups of one or two elements; p and more are no canonical values (RFC 6989 2.1). Of equal
+        // length, the numbers compare as their bytes do.
+        let tiny = peer.split_last().is_none_or(|(last, rest)| *last <= 1 && rest.iter().all(|b| *b == 0));
+        if peer.len() != self.minus_one.len() || tiny || peer >= &self.minus_one[..] {
             return Err(CryptoError::PublicInvalid);
         }
-        let peer = Uint::from_be_slice(peer);
-        // 0, 1 and p - 1 make subgroups of one or two elements; p and more are no canonical values (RFC 6989 2.1).
-        if peer <= Uint::ONE || peer >= self.params.modulus().wrapping_sub(&Uint::ONE) {
-            return Err(CryptoError::PublicInvalid);
-        }
-        let mut result = self.power(&peer, exponent);
-        let secret = Secret::new(to_bytes(&result));
-        result.zeroize();
-        Ok(secret)
+        Ok(Secret::new(power::power(&self.field, peer, exponent)))
     }
-}
-
-impl<const L: usize> Modp<L> {
-    fn new(prime: Odd<Uint<L>>, comb_bytes: usize) -> Self {
-        // The prime is public: variable time is fine.
-        Self { params: FixedMontyParams::new_vartime(prime), comb_bytes, comb: OnceLock::new() }
-    }
-
-    /// base^exponent, four bits of the exponent at a time.
-    fn power(&self, base: &Uint<L>, exponent: &[u8]) -> Uint<L> {
-        let base = FixedMontyForm::new(base, &self.params);
-        let mut powers = [Uint::ONE; 16];
-        let mut power = FixedMontyForm::one(&self.params);
-        for slot in &mut powers {
-            *slot = power.to_montgomery();
-            power = power.mul(&base);
-        }
-        let mut result = FixedMontyForm::one(&self.params);
-        for digit in exponent.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-            for _ in 0..4 {
-                result = result.square();
-            }
-            result = multiply(&result, &powers, digit);
-        }
-        retrieve(result)
-    }
-}
-
-/// Powers of the generator, so that 2^x takes an eighth of the multiplications (Lim and Lee, CRYPTO '94): with x as `4 * n` bytes
-/// in little-endian order, table v holds for every subset of {0, 1, 2, 3} the product of 2^(2^(8 (n k + v))) over its members k.
-struct Comb<const L: usize> {
-    tables: Vec<[Uint<L>; 16]>,
-}
-
-impl<const L: usize> Comb<L> {
-    /// For exponents of `bytes` bytes, a multiple of 4.
-    fn new(params: &FixedMontyParams<L>, bytes: usize) -> Self {
-        let n = bytes / 4;
-        let mut bases = Vec::with_capacity(bytes);
-        let mut base = FixedMontyForm::new(&Uint::from_u8(2), params);
-        for _ in 0..bytes {
-            bases.push(base);
-            for _ in 0..8 {
-                base = base.square();
-            }
-        }
-        let table = |v: usize| {
-            let mut table = [FixedMontyForm::one(params).to_montgomery(); 16];
-            for (k, base) in bases.iter().skip(v).step_by(n).enumerate() {
-                for subset in 0..1 << k {
-                    table[subset | 1 << k] = FixedMontyForm::from_montgomery(table[subset], params).mul(base).to_montgomery();
-                }
-            }
-            table
-        };
-        Self { tables: (0..n).map(table).collect() }
-    }
-
-    /// 2^exponent; `exponent` has the length the tables were made for.
-    fn power(&self, params: &FixedMontyParams<L>, exponent: &[u8]) -> Uint<L> {
-        let n = self.tables.len();
-        let mut result = FixedMontyForm::one(params);
-        for bit in (0..8).rev() {
-            result = result.square();
-            for (v, table) in self.tables.iter().enumerate() {
-                let members = exponent.iter().rev().skip(v).step_by(n).enumerate();
-                let subset = members.fold(0, |subset, (k, byte)| subset | ((byte >> bit) & 1) << k);
-                result = multiply(&result, table, subset);
-            }
-        }
-        retrieve(result)
-    }
-}
-
-/// `value` times the entry `digit`, without telling which it was.
-fn multiply<const L: usize>(value: &FixedMontyForm<L>, table: &[Uint<L>; 16], digit: u8) -> FixedMontyForm<L> {
-    let mut factor = Uint::ZERO;
-    for (entry, index) in table.iter().zip(0u8..) {
-        factor.ct_assign(entry, index.ct_eq(&digit));
-    }
-    let product = value.mul(&FixedMontyForm::from_montgomery(factor, value.params()));
-    factor.zeroize();
-    product
-}
-
-fn retrieve<const L: usize>(mut result: FixedMontyForm<L>) -> Uint<L> {
-    let value = result.retrieve();
-    result.as_montgomery_mut().zeroize();
-    value
-}
-
-/// Big endian, with leading zeros.
-fn to_bytes<const L: usize>(value: &Uint<L>) -> Vec<u8> {
-    let words = Zeroizing::new(value.to_words());
-    let mut bytes = Vec::with_capacity(Uint::<L>::BYTES);
-    words.iter().rev().for_each(|word| bytes.extend_from_slice(&word.to_be_bytes()));
-    bytes
 }
 
 #[cfg(test)]
@@ -321,6 +250,18 @@ mod tests {
                 .wrapping_add(middle.shl_vartime(64).unwrap());
             assert_eq!(p, modulus(group).resize(WIDTH), "{}", group.name());
         }
+    }
+
+    #[test]
+    fn tables_serve_both_kinds_of_arithmetic() {
+        // The group above may be served by either; the library must work without the other.
+        let (p, bytes) = (Odd::<U2048>::from_be_hex(primes::MODP_2048), modulus(DhGroup::Modp2048).to_be_bytes().into_vec());
+        let slow = Modp::new(&bytes, Library::new(p), Some(32));
+        let secret = DhGroup::Modp2048.generate(&mut Seeded::new(9));
+        let x = exponent(DhGroup::Modp2048, &mut Seeded::new(9));
+        assert_eq!(secret.public().unwrap(), slow.public(x.expose()));
+        let peer = slow.public(&[0x55; 32]);
+        assert_eq!(secret.shared(&peer).unwrap(), slow.shared(x.expose(), &peer).unwrap());
     }
 
     #[test]
