@@ -61,4 +61,17 @@ macro_rules! targets {
     };
 }
 
-targets!(ikev1_message, ikev1_engine, ikev2_engine, ike_record, child_record, ssp_stream, hsrp_packet, manifest, classify);
+targets!(
+    ikev1_message,
+    ikev2_message,
+    ikev2_content,
+    ikev2_fragments,
+    ikev1_engine,
+    ikev2_engine,
+    ike_record,
+    child_record,
+    ssp_stream,
+    hsrp_packet,
+    manifest,
+    classify
+);

@@ -5,6 +5,7 @@
 
 mod decode;
 mod ike;
+mod message_v2;
 mod mutate;
 
 pub use mutate::mutate;
@@ -22,6 +23,9 @@ pub struct Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     Target { name: "ikev1_message", seeds: ike::datagrams_v1, run: decode::ikev1_message },
+    Target { name: "ikev2_message", seeds: message_v2::datagrams, run: message_v2::ikev2_message },
+    Target { name: "ikev2_content", seeds: message_v2::contents, run: message_v2::ikev2_content },
+    Target { name: "ikev2_fragments", seeds: message_v2::scripts, run: message_v2::ikev2_fragments },
     Target { name: "ikev1_engine", seeds: ike::scripts, run: ike::engine_v1 },
     Target { name: "ikev2_engine", seeds: ike::scripts, run: ike::engine_v2 },
     Target { name: "ike_record", seeds: ike::records, run: ike::record },

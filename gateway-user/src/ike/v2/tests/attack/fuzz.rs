@@ -22,7 +22,7 @@ fn mutate(rng: &mut Seeded, bytes: &mut Vec<u8>) {
         }
     }
     // Half of them with a length that fits: otherwise little comes past the header.
-    if rng.u32() % 2 == 0 && bytes.len() >= HEADER_LEN {
+    if rng.u32().is_multiple_of(2) && bytes.len() >= HEADER_LEN {
         let length = (bytes.len() as u32).to_be_bytes();
         bytes[24..28].copy_from_slice(&length);
     }
@@ -121,7 +121,7 @@ fn mutations_under_good_encryption_do_no_harm() {
         for _ in 0..40 {
             let sample = &samples[rng.u32() as usize % samples.len()];
             let mut plain = sample.bytes().to_vec();
-            let first = if rng.u32() % 8 == 0 { rng.u32() as u8 } else { sample.first() };
+            let first = if rng.u32().is_multiple_of(8) { rng.u32() as u8 } else { sample.first() };
             mutate(&mut rng, &mut plain);
             let exchange = match rng.u32() % 8 {
                 0 => Exchange::ALL[rng.u32() as usize % 6],
