@@ -135,6 +135,12 @@ impl Engine {
         self.v2.handle_traffic(spi_in, now);
     }
 
+    /// The kernel authenticated a packet of this pair, no replay, that came from elsewhere (a NAT's mapping changed): its IKE SA decides whether it
+    /// follows, and moves its pairs with it. False when no IKE SA is left that could.
+    pub fn handle_mapping(&mut self, spi_in: Spi, from: SocketAddr, now: Instant) -> bool {
+        self.v1.handle_mapping(spi_in, from, now) || self.v2.handle_mapping(spi_in, from, now)
+    }
+
     /// An operator's request. The error names what does not exist.
     pub fn handle_request(&mut self, request: IkeRequest, now: Instant) -> Result<(), String> {
         let to_v2 = match &request {

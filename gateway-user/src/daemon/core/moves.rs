@@ -4,7 +4,7 @@ use super::Core;
 use crate::ha::NodeState;
 use crate::id::Spi;
 use crate::sad::{ChildSa, ChildStage, Encap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -78,8 +78,9 @@ impl Core {
         Moved::Yes
     }
 
-    /// A packet of this pair, authenticated by the kernel and no replay, came from somewhere else (RFC 7296 2.23, RFC 3948 appendix). All pairs
-    /// of the same IKE SA that lie behind the old mapping move with it; the IKE SA itself follows its own authenticated messages.
+    /// A packet of this pair, authenticated by the kernel and no replay, came from somewhere else (RFC 7296 2.23, RFC 3948 appendix). Its IKE SA
+    /// decides, and its commands move all of its pairs. Without one (version 1 keeps pairs whose ISAKMP SA has ended) the pairs of the old mapping
+    /// follow by themselves.
     pub(super) fn mapping_changed(&mut self, spi: Spi, dst: IpAddr, peer: IpAddr, port: u16, now: Instant) {
         if self.node.state() != NodeState::Active {
             return;
@@ -92,6 +93,10 @@ impl Core {
             return;
         }
         p.moved_at = Some(now);
+        if self.engine.handle_mapping(spi, SocketAddr::new(peer, port), now) {
+            return;
+        }
+        let Some(p) = self.pairs.get(&spi) else { return };
         let isakmp = p.child.isakmp;
         let together = self.pairs.values().filter(|p| (p.child.isakmp, p.child.peer, p.child.encap) == (isakmp, from, Some(before)));
         let together: Vec<Spi> = together.map(|p| p.child.spi_in).collect();

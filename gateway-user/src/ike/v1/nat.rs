@@ -127,6 +127,17 @@ impl Engine {
         }
     }
 
+    /// The kernel authenticated a packet of this pair, no replay, that came from elsewhere: the same proof as a message of its ISAKMP SA. False
+    /// when there is no SA to decide it.
+    pub fn handle_mapping(&mut self, spi_in: Spi, from: SocketAddr, now: Instant) -> bool {
+        let pair = self.children.get(&spi_in).filter(|c| c.encap).map(|c| c.flow.pair);
+        let handle = pair.and_then(|pair| self.pairs.get(&pair)).and_then(|p| p.sas.last().copied());
+        let Some(handle) = handle.filter(|_| self.active) else { return false };
+        self.follow(handle, from, now);
+        self.flush(now);
+        true
+    }
+
     /// Moves what goes through a NAT from one peer key to the one at `to`.
     fn move_pair(&mut self, old: PairKey, to: SocketAddr, now: Instant) {
         let new = PairKey::of(SocketAddr::new(old.local, NAT_T_PORT), to);

@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::sa::{Handle, Sa};
 use super::timer::Timer;
+use crate::id::Spi;
 use crate::ike::api::{IkeCommand, Transmit};
 use crate::ike::engine::NAT_T_PORT;
 use crate::sad::Encap;
@@ -37,6 +38,16 @@ impl Engine {
         }
         self.dirty.insert(handle);
         self.arm_keepalive(handle, now);
+    }
+
+    /// The kernel authenticated a packet of this pair, no replay, that came from elsewhere: the same proof as a message of its IKE SA. False
+    /// when the pair is not of this version.
+    pub fn handle_mapping(&mut self, spi_in: Spi, from: SocketAddr, now: Instant) -> bool {
+        let Some(handle) = self.children.get(&spi_in).map(|c| c.handle).filter(|_| self.active) else { return false };
+        let Some(to) = self.sas.get(&handle).map(|sa| sa.local) else { return false };
+        self.follow(handle, from, to, now);
+        self.flush(now);
+        true
     }
 
     /// Arms the keepalive: only the end behind a NAT sends any.
