@@ -203,6 +203,9 @@ pub trait Xfrm: Send {
     fn dump(&mut self) -> PortResult<Vec<SaDump>>;
     /// Makes the policies of `flows` be exactly these: adds, updates, removes what we own and do not want. Never a moment without.
     fn sync_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()>;
+    /// Brings the policies of `flows`, which [`Self::sync_policies`] made, to what is said here (selectors alike); all others stay. Takes no
+    /// longer with many policies in the kernel than with few.
+    fn update_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()>;
 }
 
 /// Addresses and links.

@@ -242,6 +242,19 @@ impl<T: HasKernel> Xfrm for XfrmPort<T> {
             Ok(())
         })
     }
+
+    fn update_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()> {
+        self.with(|k| {
+            k.fails("XFRM_MSG_UPDPOLICY", || "policies".into())?;
+            for flow in flows {
+                match k.policies.iter_mut().find(|p| (p.local, p.remote) == (flow.local, flow.remote)) {
+                    Some(held) => held.clone_from(flow),
+                    None => k.policies.push(flow.clone()),
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 #[cfg(test)]

@@ -85,6 +85,15 @@ fn flows_are_synced_by_difference() {
     assert_eq!(watch.changes(), (0, 1, 0), "the outbound template is replaced in place, the others name no peer");
     assert_eq!(policies(&lab.a).matches("192.0.2.77").count(), 1);
 
+    let back = FlowPolicy { tunnel_peer: ip("192.0.2.78"), ..first.clone() };
+    xfrm.update_policies(&[back]).unwrap();
+    assert_eq!(watch.changes(), (0, 6, 0), "one flow's policies are replaced in place, unread");
+    let text = policies(&lab.a);
+    assert_eq!((text.matches("192.0.2.78").count(), text.matches("192.0.2.77").count()), (1, 0), "{text}");
+    assert_eq!(text.matches("reqid 77777").count(), 3, "the other flow's stand: {text}");
+    xfrm.sync_policies(&[first.clone(), second.clone()]).unwrap();
+    assert_eq!(watch.changes(), (0, 1, 0));
+
     let higher = FlowPolicy { priority: 50, ..first };
     xfrm.sync_policies(&[higher, second.clone()]).unwrap();
     assert_eq!(watch.changes(), (0, 6, 0), "another priority is the same policy");

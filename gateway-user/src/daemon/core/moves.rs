@@ -113,13 +113,16 @@ impl Core {
         }
     }
 
-    /// The last pair of a flow is gone: its policy names the configured peer again, so that an acquire does.
+    /// A pair of a flow is gone: its policy names the peer of the newest pair that still sends, or else the configured one, so that an acquire does.
     pub(super) fn restore_policy(&mut self, child: &ChildSa) {
-        let same = |c: &ChildSa| c.map == child.map && c.map_seq == child.map_seq && c.ace == child.ace;
-        if self.redirected == 0 || self.pairs.values().any(|p| p.stage == ChildStage::Live && same(&p.child)) {
+        let Some(entry) = self.config.ike.entries.iter().find(|e| e.map == child.map && e.seq == child.map_seq) else { return };
+        if self.redirected == 0 && entry.peers.len() < 2 {
             return;
         }
-        if let Some(peer) = self.configured_peer(child) {
+        let configured = entry.peers.first().copied();
+        let same = |c: &ChildSa| c.map == child.map && c.map_seq == child.map_seq && c.ace == child.ace;
+        let sending = self.pairs.values().filter(|p| p.stage == ChildStage::Live && p.out_installed && same(&p.child));
+        if let Some(peer) = sending.max_by_key(|p| p.created).map(|p| p.child.peer).or(configured) {
             self.set_tunnel_end(child, peer);
         }
     }
@@ -135,8 +138,8 @@ impl Core {
         let was = configured != Some(flow.policy.tunnel_peer);
         self.redirected = self.redirected + usize::from(configured != Some(peer)) - usize::from(was);
         flow.policy.tunnel_peer = peer;
-        let policies: Vec<_> = self.flows.iter().map(|f| f.policy.clone()).collect();
-        let r = self.ports.xfrm.sync_policies(&policies);
+        let policy = flow.policy.clone();
+        let r = self.ports.xfrm.update_policies(&[policy]);
         self.check(r);
     }
 }

@@ -408,26 +408,36 @@ impl Xfrm for XfrmAdapter {
             }
         }
         let plan = policy::plan(&held, &odd, &wanted);
-        let name = |k: &policy::PolicyKey| format!("policy {:?} {:?} to {:?}", k.dir, k.src, k.dst);
-        let puts = plan.put.iter().map(|(key, body)| policy::put(key, body));
-        let first = self.first_failure(puts).map(|(i, e)| fail("XFRM_MSG_UPDPOLICY", name(&plan.put[i].0), e));
-        if let Some(error) = first {
-            // Nothing is taken away while something that should stand does not.
-            return Err(error);
-        }
+        // Nothing is taken away while something that should stand does not.
+        self.put_policies(&plan.put)?;
         let deletes = plan.delete.iter().map(policy::delete);
         let results = self.socket.pipeline(deletes, |_, _, _| ());
         for (key, result) in plan.delete.iter().zip(results) {
             match result {
-                Err(e) if errno_of(&e) != Some(libc::ENOENT) => return Err(fail("XFRM_MSG_DELPOLICY", name(key), e)),
+                Err(e) if errno_of(&e) != Some(libc::ENOENT) => return Err(fail("XFRM_MSG_DELPOLICY", policy_name(key), e)),
                 _ => {}
             }
         }
         Ok(())
     }
+
+    fn update_policies(&mut self, flows: &[FlowPolicy]) -> PortResult<()> {
+        let wanted = policy::wanted(flows).map_err(|e| fail("XFRM_MSG_UPDPOLICY", "flows", invalid(e)))?;
+        self.put_policies(&wanted.into_iter().collect::<Vec<_>>())
+    }
+}
+
+fn policy_name(k: &policy::PolicyKey) -> String {
+    format!("policy {:?} {:?} to {:?}", k.dir, k.src, k.dst)
 }
 
 impl XfrmAdapter {
+    /// Adds policies, or replaces those with the same selector.
+    fn put_policies(&mut self, list: &[(policy::PolicyKey, policy::PolicyBody)]) -> PortResult<()> {
+        let failed = self.first_failure(list.iter().map(|(key, body)| policy::put(key, body)));
+        failed.map_or(Ok(()), |(i, e)| Err(fail("XFRM_MSG_UPDPOLICY", policy_name(&list[i].0), e)))
+    }
+
     fn first_failure(&mut self, requests: impl Iterator<Item = Request>) -> Option<(usize, io::Error)> {
         let results = self.socket.pipeline(requests, |_, _, _| ());
         results.into_iter().enumerate().find_map(|(i, r)| r.err().map(|e| (i, e)))
