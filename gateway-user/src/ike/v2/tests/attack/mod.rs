@@ -6,6 +6,7 @@ mod established;
 mod first;
 mod flood;
 mod fuzz;
+mod jobs;
 
 use super::net::*;
 use crate::crypto::{DhGroup, DhSecret};
