@@ -97,6 +97,32 @@ fn a_peer_behind_a_nat_is_followed_and_the_standby_knows_where_it_is() {
 }
 
 #[test]
+fn moves_that_fail_half_way_send_no_number_twice() {
+    for seed in 0..10 {
+        let mut w = World::new(Setup { gap: 10 * MS, port_failures: 400, ..Setup::calm(seed) });
+        w.remap(0, 20_000);
+        w.start(Side::A);
+        w.start(Side::B);
+        w.apply_injection(false);
+        w.start_traffic(&[Way::In]);
+        ok(w.run_until_ready(15 * SEC));
+        w.start_traffic(&[Way::Out]);
+        w.apply_injection(true);
+        for turn in 1..12 {
+            w.remap(0, 20_000 + turn * 100);
+            ok(w.run(1500 * MS));
+            if turn % 4 == 0 {
+                let now = w.now();
+                w.plan(now, Fault::Switchover);
+            }
+        }
+        w.apply_injection(false);
+        ok(w.run(10 * SEC));
+        ok(w.check_settled(3 * SEC));
+    }
+}
+
+#[test]
 fn different_configurations_do_not_leave_the_addresses_without_an_owner() {
     let mut w = World::new(Setup { priority: [110, 100], ..Setup::calm(13) });
     w.start(Side::A);

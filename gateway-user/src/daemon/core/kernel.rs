@@ -436,7 +436,7 @@ impl Core {
     fn count(&mut self, spi: Spi, dst: IpAddr, seq: u64, oseq: u64, bytes: u64, packets: u64, now: Instant) {
         if let Some(p) = self.pairs.get_mut(&spi).filter(|p| p.child.local == dst) {
             if seq > p.counters.seq_in || packets > p.counters.packets_in {
-                let raised = raised_floor(p, seq);
+                let raised = raised_floor(p.child.esn, p.counters.seq_in, seq);
                 p.counters.seq_in = p.counters.seq_in.max(seq);
                 p.counters.bytes_in = p.counters.bytes_in.max(bytes);
                 p.counters.packets_in = p.counters.packets_in.max(packets);
@@ -585,10 +585,11 @@ impl Core {
     }
 }
 
-/// The floor that the data path needs when the highest inbound number of a pair with extended numbers rises to `seq`: below the window, so that
-/// it refuses nothing, and often enough that it never comes to lie ahead of the traffic ([`crate::ports::Dataplane::set_inbound`]).
-pub(super) fn raised_floor(p: &Pair, seq: u64) -> Option<u64> {
-    let due = p.child.esn && seq >> ESN_FLOOR_STEP_BITS > p.counters.seq_in >> ESN_FLOOR_STEP_BITS;
+/// The floor that the data path needs when the highest inbound number of a pair with extended numbers rises from `before` to `seq`: below the
+/// window, so that it refuses nothing, and often enough that it never comes to lie ahead of the traffic
+/// ([`crate::ports::Dataplane::set_inbound`]).
+pub(super) fn raised_floor(esn: bool, before: u64, seq: u64) -> Option<u64> {
+    let due = esn && seq >> ESN_FLOOR_STEP_BITS > before >> ESN_FLOOR_STEP_BITS;
     due.then(|| seq.saturating_sub(crate::netlink::xfrm::codec::REPLAY_WINDOW_MAX.into()))
 }
 

@@ -154,3 +154,31 @@ pub(super) enum Moved {
     /// The pair cannot send any more.
     Broken,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel::raised_floor;
+    use gateway_common::layout::{InboundSa, SA_ESN, SA_VALID};
+    use gateway_common::verdict::{Inbound, inbound};
+
+    /// Two rounds of the low half in steps of what two kernel events may lie apart: the floor that follows never meets the traffic.
+    #[test]
+    fn the_floor_of_extended_numbers_follows_the_traffic_round_and_round() {
+        let mut entry = InboundSa { spi: 300, state: SA_VALID | SA_ESN, floor: 70_000, ..InboundSa::default() };
+        let (mut seq, mut raised) = (70_000_u64, 0);
+        while seq < 3 << 32 {
+            let next = seq + 40_000_000;
+            if let Some(floor) = raised_floor(true, seq, next) {
+                assert!(floor > entry.floor && floor < next);
+                entry.floor = floor;
+                raised += 1;
+            }
+            seq = next;
+            for late in [0, 1, 1000] {
+                assert_eq!(inbound(&entry, 300, (seq - late) as u32), Inbound::Known, "number {}", seq - late);
+            }
+        }
+        assert_eq!(raised, 12, "four times in each round");
+        assert_eq!(raised_floor(false, 0, 1 << 40), None);
+    }
+}

@@ -673,7 +673,7 @@ impl Core {
         for u in updates {
             debug!(target: "debug::crypto_ipsec_ha::detail", spi_in = %u.spi_in, seq_in = u.seq_in, seq_out = u.seq_out, lease_hi = u.lease_hi, "counters");
             let Some(p) = self.pairs.get_mut(&u.spi_in) else { continue };
-            if let Some(floor) = super::kernel::raised_floor(p, u.seq_in) {
+            if let Some(floor) = super::kernel::raised_floor(p.child.esn, p.counters.seq_in, u.seq_in) {
                 floors.push((u.spi_in, p.child.local, floor));
             }
             let c = &mut p.counters;
