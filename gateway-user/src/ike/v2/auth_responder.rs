@@ -29,7 +29,7 @@ impl Engine {
         now: Instant,
     ) -> Verdict {
         let init = self.sas.get(&handle).and_then(Sa::init).ok_or_else(ended)?;
-        if init.state != InitState::AnsweredInit || header.message_id != init.message_id + 1 {
+        if init.state != InitState::AnsweredInit || !init.exchanged_all() || header.message_id != init.message_id + 1 {
             return Err(refuse("out_of_order", format!("message {} in {:?}", header.message_id, init.state)));
         }
         if header.exchange != Exchange::Auth {

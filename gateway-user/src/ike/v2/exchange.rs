@@ -29,6 +29,10 @@ impl Engine {
         let handle = self.find(header).ok_or_else(|| refuse("unknown_spi", format!("{:?}", header.id)))?;
         let sa = self.sas.get(&handle).ok_or_else(ended)?;
         match (&sa.stage, header.response) {
+            (Stage::Init(_), false) if header.exchange == Exchange::Intermediate => {
+                self.intermediate_request(handle, from, to, header, bytes, now)
+            }
+            (Stage::Init(_), true) if header.exchange == Exchange::Intermediate => self.intermediate_response(handle, header, bytes, now),
             (Stage::Init(_), false) => self.auth_request(handle, from, to, header, bytes, now),
             (Stage::Init(_), true) => self.auth_response(handle, from, to, header, bytes, now),
             (Stage::Up(_), false) => self.request(handle, from, to, header, bytes, now),

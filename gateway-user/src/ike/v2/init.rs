@@ -66,6 +66,11 @@ impl Engine {
             caps: Caps::default(),
             message_id: 0,
             seen: None,
+            extra_done: 0,
+            int_i: Vec::new(),
+            int_r: Vec::new(),
+            int_auth: Vec::new(),
+            reply_to: None,
             peer_hashes: Vec::new(),
             pending: None,
             out: Vec::new(),
@@ -131,6 +136,9 @@ impl Engine {
         }
         if profile.fragment_bytes > 0 {
             out.status(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, &[]);
+        }
+        if profile.proposals.iter().any(|p| !p.additional.is_empty()) {
+            out.status(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, &[]);
         }
         let hashes: Vec<u8> = SignatureAlg::HASH_IDS.iter().flat_map(|h| h.to_be_bytes()).collect();
         out.status(NotifyType::SIGNATURE_HASH_ALGORITHMS, &hashes);
@@ -219,6 +227,9 @@ impl Engine {
         if header.id.responder == [0; 8] {
             return Err(refuse("header_spi", "the responder has no SPI"));
         }
+        if !choice.suite.additional.is_empty() && m.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_none() {
+            return Err(refuse("intermediate", "additional key exchanges without IKE_INTERMEDIATE"));
+        }
         let secret = init.secret.take().ok_or_else(ended)?;
         init.suite = Some(choice.suite);
         init.nr = nonce.to_vec();
@@ -255,7 +266,7 @@ impl Engine {
                 Some(shared) => {
                     let derived = self.derive(handle, &shared);
                     match derived {
-                        Ok(()) => self.begin_auth(handle, now),
+                        Ok(()) => self.next_exchange(handle, now),
                         Err(why) => self.init_failed(handle, &why.1, now),
                     }
                 }
@@ -268,6 +279,9 @@ impl Engine {
                     Err(why) => self.init_failed(handle, &why.1, now),
                 }
             }
+            (InitState::MakeExtra, Outcome::Dh(done)) => self.extra_made(handle, done, now),
+            (InitState::MakeExtraKeys, Outcome::Dh(done)) => self.extra_computed(handle, done, now),
+            (InitState::AnswerExtra, Outcome::Responded(done)) => self.extra_answered(handle, done, now),
             (InitState::MakeAuth, Outcome::Signed(signed)) => self.auth_signed(handle, signed, now),
             (InitState::CheckAuth, Outcome::Verified(verified)) => self.responder_verified(handle, verified, now),
             (InitState::AnswerAuth, Outcome::Verified(verified)) => self.initiator_verified(handle, verified, now),

@@ -71,6 +71,10 @@ impl Engine {
             self.refuse_init(from, to, header, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
             return Err(refuse("no_proposal_chosen", "nothing of the offer meets what is configured"));
         };
+        if !choice.suite.additional.is_empty() && m.notify(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED).is_none() {
+            self.refuse_init(from, to, header, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
+            return Err(refuse("intermediate", "additional key exchanges without IKE_INTERMEDIATE"));
+        }
         let group = choice.suite.group;
         if ke.group != group.number() {
             self.refuse_init(from, to, header, NotifyType::INVALID_KE_PAYLOAD, &group.number().to_be_bytes());
@@ -125,6 +129,11 @@ impl Engine {
             caps,
             message_id: 0,
             seen: Some(digest(bytes)),
+            extra_done: 0,
+            int_i: Vec::new(),
+            int_r: Vec::new(),
+            int_auth: Vec::new(),
+            reply_to: None,
             peer_hashes: Vec::new(),
             pending: None,
             out: Vec::new(),

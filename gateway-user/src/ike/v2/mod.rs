@@ -14,6 +14,7 @@ mod ike;
 mod informational;
 mod init;
 mod init_responder;
+mod intermediate;
 pub mod keymat;
 pub mod message;
 mod mirror;

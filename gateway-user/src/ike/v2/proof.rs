@@ -75,7 +75,7 @@ impl Init {
     fn octets(&self, initiator: bool, id_body: &[u8]) -> Option<Vec<u8>> {
         let (message, nonce) = if initiator { (&self.message_i, &self.nr) } else { (&self.message_r, &self.ni) };
         let (suite, keys) = (self.suite.as_ref()?, self.keys.as_ref()?);
-        Some(signed_octets(message, nonce, suite.prf, keys.p(initiator), id_body, &[]))
+        Some(signed_octets(message, nonce, suite.prf, keys.p(initiator), id_body, &self.int_auth))
     }
 
     /// AUTH data with the key shared with this peer; `None` when there is no key.

@@ -16,7 +16,13 @@ use crate::crypto::{DhGroup, DhSecret, Secret};
 use crate::id::IkeSaId;
 use crate::ike::api::IkeEvent;
 use crate::ike::job::{Job, Outcome};
+use crate::ike::policy::{Ikev2Profile, Ikev2Proposal};
 use std::time::Instant;
+
+/// What is offered and taken for a new IKE SA: without additional key exchanges. Their secrets live on in SK_d, from which the new keys come.
+fn plain(profile: &Ikev2Profile) -> Vec<Ikev2Proposal> {
+    profile.proposals.iter().map(|p| Ikev2Proposal { additional: Vec::new(), ..p.clone() }).collect()
+}
 
 impl Engine {
     /// Starts to ask for a new IKE SA.
@@ -43,7 +49,7 @@ impl Engine {
         let Some(public) = done.public else { return self.rekey_failed(handle, "key exchange", now) };
         let Some(up) = self.sas.get(&handle).and_then(Sa::up) else { return };
         let mut out = Outgoing::new();
-        out.sa(&ike_offer(&up.profile.proposals, Some(task.spi))).nonce(&task.ni).ke(task.group.number(), &public);
+        out.sa(&ike_offer(&plain(&up.profile), Some(task.spi))).nonce(&task.ni).ke(task.group.number(), &public);
         task.public = public;
         task.secret = done.secret.bytes().clone();
         self.send_request(handle, What::RekeyIke(task), &out, now);
@@ -83,8 +89,8 @@ impl Engine {
         let bad = |why: String| refuse("rekey_answer", why);
         let up = self.sas.get(&handle).and_then(Sa::up).ok_or_else(ended)?;
         let answer = m.sa.as_ref().ok_or_else(|| bad("no SA payload".into()))?;
-        let offer = ike_offer(&up.profile.proposals, Some(task.spi));
-        let choice = accept_ike(&up.profile.proposals, &offer, answer, true).map_err(|e| bad(e.to_string()))?;
+        let offer = ike_offer(&plain(&up.profile), Some(task.spi));
+        let choice = accept_ike(&plain(&up.profile), &offer, answer, true).map_err(|e| bad(e.to_string()))?;
         let ke = m.ke.ok_or_else(|| bad("no KE payload".into()))?;
         let fits = choice.suite.group == task.group && ke.group == task.group.number() && ke.data.len() == task.group.response_len();
         if fits && m.nonce.is_some() && ke.data != task.public { Ok(choice) } else { Err(bad("KE payload or nonce".into())) }
@@ -174,7 +180,7 @@ impl Engine {
         let offer = m.sa.as_deref().ok_or_else(|| syntax("no SA payload"))?;
         let ke = m.ke.ok_or_else(|| syntax("no KE payload"))?;
         let ni = m.nonce.ok_or_else(|| syntax("no nonce"))?.to_vec();
-        let choice = choose_ike(&up.profile.proposals, offer, Some(ke.group), true)
+        let choice = choose_ike(&plain(&up.profile), offer, Some(ke.group), true)
             .map_err(|e| Fail::new(NotifyType::NO_PROPOSAL_CHOSEN, e.to_string()))?;
         let group = choice.suite.group;
         if ke.group != group.number() {

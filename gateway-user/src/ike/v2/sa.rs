@@ -165,7 +165,7 @@ impl Sa {
     }
 }
 
-/// Where the first exchanges are. The first six are the initiator's.
+/// Where the first exchanges are. The first nine are the initiator's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum InitState {
     /// Our public value is being computed.
@@ -174,6 +174,12 @@ pub(super) enum InitState {
     WaitInit,
     /// The shared secret is being computed.
     MakeKeys,
+    /// Our value of an additional key exchange is being computed.
+    MakeExtra,
+    /// IKE_INTERMEDIATE sent.
+    WaitExtra,
+    /// The secret of an additional key exchange is being computed.
+    MakeExtraKeys,
     /// Our signature is being made.
     MakeAuth,
     /// IKE_AUTH sent.
@@ -182,8 +188,10 @@ pub(super) enum InitState {
     CheckAuth,
     /// Responder: public value and shared secret are being computed.
     AnswerInit,
-    /// Responder: IKE_SA_INIT answered.
+    /// Responder: IKE_SA_INIT or IKE_INTERMEDIATE answered.
     AnsweredInit,
+    /// Responder: an additional key exchange is being computed.
+    AnswerExtra,
     /// Responder: the peer's signature is being verified, or ours made.
     AnswerAuth,
 }
@@ -215,6 +223,14 @@ pub(super) struct Init {
     pub(super) message_id: u32,
     /// Last message accepted.
     pub(super) seen: Option<Digest>,
+    /// Additional key exchanges that are done.
+    pub(super) extra_done: usize,
+    /// IntAuth of the messages of the initiator and of the responder so far (RFC 9242), and of all of them at the end.
+    pub(super) int_i: Vec<u8>,
+    pub(super) int_r: Vec<u8>,
+    pub(super) int_auth: Vec<u8>,
+    /// Where the request that is being answered came from, and went to.
+    pub(super) reply_to: Option<(SocketAddr, SocketAddr)>,
     /// Hashes that the peer takes in signatures (RFC 7427).
     pub(super) peer_hashes: Vec<u16>,
     /// The peer's IKE_AUTH while signatures are made or checked.

@@ -1,6 +1,7 @@
 //! Signatures, fragments, NATs.
 
 use super::net::*;
+use crate::crypto::DhGroup;
 use crate::ike::*;
 use crate::pki::testdata;
 use crate::sad::Encap;
@@ -183,4 +184,55 @@ fn a_forged_source_moves_nothing() {
     net.rekey_child(A);
     net.secs(3);
     assert_eq!(net.nodes[B].live().len(), 1);
+}
+
+/// Both ends want ML-KEM-768, and a second one of another kind, besides the first group.
+fn hybrid() -> [IkeConfig; 2] {
+    let mut c = usual();
+    with_profile(&mut c, |_, p| {
+        p.proposals[0].additional = vec![vec![DhGroup::MlKem768], vec![DhGroup::X25519]];
+        p.fragment_bytes = 1280;
+    });
+    c
+}
+
+#[test]
+fn additional_key_exchanges_with_ml_kem() {
+    for starter in [A, B] {
+        let mut net = standing(7, hybrid(), starter);
+        net.assert_settled(1, 1);
+        let sa = net.nodes[A].engine.sas.values().next().unwrap().up().unwrap();
+        assert_eq!(sa.suite.additional, [DhGroup::MlKem768, DhGroup::X25519]);
+        assert_eq!(sa.send_id.max(sa.recv_id), 4, "IKE_SA_INIT, two IKE_INTERMEDIATE, IKE_AUTH");
+        net.rekey_ike(A);
+        net.rekey_child(B);
+        net.secs(5);
+        net.assert_settled(1, 1);
+        net.take_over(0);
+        net.secs(5);
+        net.assert_settled(1, 1);
+    }
+    for seed in 0..10 {
+        let mut net = Net::new(seed, hybrid());
+        net.weather = Weather { loss: 15, repeat: 20, delay_ms: 300 };
+        net.initiate(A);
+        net.secs(150);
+        net.weather = Weather::default();
+        for _ in 0..3 {
+            net.acquire(A);
+            net.secs(60);
+        }
+        net.assert_settled(1, 1);
+    }
+}
+
+#[test]
+fn a_peer_without_additional_key_exchanges_is_refused_unless_they_may_be_left_out() {
+    let mut c = hybrid();
+    with_profile(&mut c[B..], |_, p| p.proposals[0].additional.clear());
+    for starter in [A, B] {
+        let mut net = standing(8, c.clone(), starter);
+        net.secs(60);
+        net.assert_settled(0, 0);
+    }
 }
