@@ -184,13 +184,14 @@ fn trustpoint(t: &Trustpoint) -> [u8; 32] {
 }
 
 fn peer(p: &PeerPolicy) -> [u8; 32] {
-    let PeerPolicy { peer, aggressive, policies } = p;
+    let PeerPolicy { peer, aggressive, policies, remote_id } = p;
     let mut c = Canon::new("crypto isakmp peer");
     c.bytes(peer_name(peer).as_bytes());
     c.num(u64::from(*aggressive));
     for n in policies {
         c.num(u64::from(*n));
     }
+    c.bytes(format!("{remote_id:?}").as_bytes());
     c.finish()
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::crypto::DhGroup;
+use crate::id::Identity;
 use crate::ike::{AuthMethod, PeerMatch, PeerPolicy};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -39,6 +40,9 @@ fn signatures_of_version_1_take_the_only_trustpoint_and_need_no_key() {
     assert!(config.ike.credential.as_ref().is_some_and(|c| c.signs_ikev1()));
     assert!(config.ike.trust.is_some());
     assert_eq!(config.trustpoints[0].name, "ORG");
+    let posing = |text: &str| with(text).unwrap().warnings.iter().filter(|w| w.contains("can pose as any peer")).count();
+    let bound = "    peer: [{ address: 192.168.3.1, identity_remote: 'fqdn:b.example' }]\n    policy:\n";
+    assert_eq!((posing(&changed(&SIGNED)), posing(&changed(&SIGNED).replace("    policy:\n", bound))), (1, 0));
     // Left out where nothing signs.
     let config = with(&changed(&SIGNED[1..2])).unwrap();
     assert!(config.ike.credential.is_none() && config.ike.trust.is_none());
@@ -77,14 +81,19 @@ fn an_open_private_key_is_warned_of() {
 
 #[test]
 fn peers_of_version_1() {
-    let peer = "    peer:\n      - { address: 192.168.3.1, aggressive_mode: true, policy: [1] }\n      - { address: 10.0.0.0/8 }\n    \
+    let peer = "    peer:\n      - { address: 192.168.3.1, aggressive_mode: true, policy: [1] }\n      - { address: 10.0.0.0/8, identity_remote: 'fqdn:b.example' }\n    \
                 nat_traversal: { enabled: false, keepalive: 1m }\n    key:\n";
     let config = with(&changed(&[("    key:\n", peer)])).unwrap();
     assert_eq!(
         config.ike.peers,
         [
-            PeerPolicy { peer: PeerMatch::Address(IpAddr::from([192, 168, 3, 1])), aggressive: true, policies: vec![1] },
-            PeerPolicy { peer: PeerMatch::Network(IpAddr::from([10, 0, 0, 0]), 8), aggressive: false, policies: vec![] },
+            PeerPolicy { peer: PeerMatch::Address(IpAddr::from([192, 168, 3, 1])), aggressive: true, policies: vec![1], remote_id: None },
+            PeerPolicy {
+                peer: PeerMatch::Network(IpAddr::from([10, 0, 0, 0]), 8),
+                aggressive: false,
+                policies: vec![],
+                remote_id: Some(Identity::Fqdn("b.example".into()))
+            },
         ]
     );
     assert_eq!((config.ike.nat_traversal, config.ike.nat_keepalive), (false, Duration::from_secs(60)));

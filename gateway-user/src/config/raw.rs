@@ -127,6 +127,7 @@ raw! {
         "identity" => identity: Word,
         "aggressive_mode" => aggressive_mode: bool,
         "policy" => policy: Vec<Word>,
+        "identity_remote" => identity_remote: Word,
     }
 }
 raw! {

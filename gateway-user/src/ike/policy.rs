@@ -83,6 +83,8 @@ pub struct PeerPolicy {
     pub aggressive: bool,
     /// Numbers of the policies that may be used; empty = all.
     pub policies: Vec<u32>,
+    /// Identity that the peer's certificate must hold (RSA signatures); `None` = any that it holds.
+    pub remote_id: Option<Identity>,
 }
 
 /// One set of IKEv2 transforms: every combination is offered (`crypto ikev2 proposal NAME`).

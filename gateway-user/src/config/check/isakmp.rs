@@ -1,6 +1,7 @@
 //! `crypto.isakmp`: policies, keys, timers, limits.
 
 use super::super::decode::Word;
+use super::super::identity;
 use super::super::model::Trustpoint;
 use super::super::raw::{Isakmp, RawPolicy};
 use super::super::report::{KeyPath, Report, one_of};
@@ -100,7 +101,12 @@ fn trustpoint(raw: &Isakmp, policies: &[IsakmpPolicy], trustpoints: &Trustpoints
         Some(_) if trustpoint.trust.is_none() => {
             report.error(&at, format!("trustpoint `{}` has no authority to check the peer by", trustpoint.name), "add `ca_file` to it");
         }
-        Some(_) => {}
+        Some(_) => {
+            if raw.peer.iter().flatten().all(|p| p.identity_remote.is_none()) {
+                let cause = "whoever has a certificate of this authority can pose as any peer";
+                report.warn(&at, cause, "add `peer: [{ address: …, identity_remote: … }]`, a name that the peer's certificate holds");
+            }
+        }
     }
     Some(trustpoint)
 }
@@ -129,7 +135,14 @@ fn peers(raw: &Isakmp, policies: &[IsakmpPolicy], report: &mut Report) -> Vec<Pe
             let used: Vec<&IsakmpPolicy> = policies.iter().filter(|x| numbers.is_empty() || numbers.contains(&x.number)).collect();
             aggressive_mode(&p.path.key("aggressive_mode"), &used, report);
         }
-        out.push(PeerPolicy { peer, aggressive, policies: numbers });
+        let remote_id = match &p.identity_remote {
+            Some(w) => match identity::identity(w, report) {
+                Some(id) => Some(id),
+                None => continue,
+            },
+            None => None,
+        };
+        out.push(PeerPolicy { peer, aggressive, policies: numbers, remote_id });
     }
     out
 }

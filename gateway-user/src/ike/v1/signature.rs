@@ -11,7 +11,7 @@
 
 use super::crypt;
 use super::main_proof::{Notes, auth, check_id, gone};
-use super::phase1::{Refuse, Verdict, phase_1_header};
+use super::phase1::{Refuse, Verdict, peer_policy, phase_1_header};
 use super::sa::{Claimed, Handle, LastMain, Main, MainState, Sa, digest};
 use crate::id::Identity;
 use crate::ike::engine::NAT_T_PORT;
@@ -209,12 +209,18 @@ impl Engine {
 
     fn signature_verified(&mut self, handle: Handle, peer: &PeerCertificate, now: Instant) -> Verdict {
         let (address, nat) = self.sas.get(&handle).map(|s| (s.peer.ip(), s.nat)).ok_or_else(gone)?;
+        let wanted = peer_policy(&self.config, address, None).and_then(|p| p.remote_id.clone());
         let main = self.main(handle)?;
         let claimed = main.claimed.as_ref().ok_or_else(gone)?;
         let name = check_id(&claimed.id, address, nat.peer)?;
         let identity = Id::decode(&claimed.id)?.identity();
         if !identity.is_some_and(|id| peer.matches(&id)) {
             return Err(Refuse("auth_failed", format!("the certificate of {} is not of {name}", peer.subject_text())));
+        }
+        // The peer may call itself by another name of its certificate, but it must be the certificate of this peer.
+        if let Some(wanted) = wanted.filter(|wanted| !peer.matches(wanted)) {
+            let have = peer.subject_text();
+            return Err(Refuse("auth_failed", format!("the certificate of {have} is not that of the peer at {address}: {wanted:?}")));
         }
         main.peer_name = name;
         if main.state == MainState::AnswerCheck {

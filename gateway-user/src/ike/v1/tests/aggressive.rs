@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 fn turn_on(c: &mut IkeConfig, peer: PeerMatch) {
-    c.peers.push(PeerPolicy { peer, aggressive: true, policies: Vec::new() });
+    c.peers.push(PeerPolicy { peer, aggressive: true, policies: Vec::new(), remote_id: None });
 }
 
 fn both() -> [IkeConfig; 2] {
@@ -52,7 +52,12 @@ fn a_responder_that_has_it_off_says_nothing() {
     turn_on(&mut other, PeerMatch::Address([9, 9, 9, 9].into()));
     let mut named = b.clone();
     turn_on(&mut named, PeerMatch::Any);
-    named.peers.push(PeerPolicy { peer: PeerMatch::Address([40, 0, 0, 1].into()), aggressive: false, policies: Vec::new() });
+    named.peers.push(PeerPolicy {
+        peer: PeerMatch::Address([40, 0, 0, 1].into()),
+        aggressive: false,
+        policies: Vec::new(),
+        remote_id: None,
+    });
     for config in [b, other, named] {
         c[B] = config;
         let mut net = Net::new(1, c.clone());
@@ -137,8 +142,8 @@ fn one_group_is_offered_and_the_policies_of_the_peer_alone() {
     }
     let make = |allowed: Vec<u32>, theirs: Vec<u32>| {
         let mut c = configs(1, &policies, (CipherAlg::Aes128, Some(crate::crypto::IntegAlg::HmacSha1)), None);
-        c[A].peers = vec![PeerPolicy { peer: PeerMatch::Any, aggressive: true, policies: allowed }];
-        c[B].peers = vec![PeerPolicy { peer: PeerMatch::Any, aggressive: true, policies: theirs }];
+        c[A].peers = vec![PeerPolicy { peer: PeerMatch::Any, aggressive: true, policies: allowed, remote_id: None }];
+        c[B].peers = vec![PeerPolicy { peer: PeerMatch::Any, aggressive: true, policies: theirs, remote_id: None }];
         let mut net = Net::new(5, c);
         net.initiate(A);
         net.secs(20);
@@ -160,7 +165,7 @@ fn policies_of_a_peer_in_main_mode() {
     policies[1].number = 2;
     for (node, used) in [(A, 2), (B, 2)] {
         let mut c = configs(1, &policies, (CipherAlg::Aes128, Some(crate::crypto::IntegAlg::HmacSha1)), None);
-        c[node].peers = vec![PeerPolicy { peer: PeerMatch::Any, aggressive: false, policies: vec![2] }];
+        c[node].peers = vec![PeerPolicy { peer: PeerMatch::Any, aggressive: false, policies: vec![2], remote_id: None }];
         let mut net = Net::new(5, c);
         net.initiate(A);
         net.secs(5);

@@ -38,7 +38,7 @@ fn refused(net: &mut Net, name: &str, bytes: &[u8], reason: &str) {
 #[test]
 fn first_messages_with_missing_payloads() {
     let mut c = usual();
-    c[B].peers.push(PeerPolicy { peer: PeerMatch::Any, aggressive: true, policies: Vec::new() });
+    c[B].peers.push(PeerPolicy { peer: PeerMatch::Any, aggressive: true, policies: Vec::new(), remote_id: None });
     let mut net = Net::new(2, c);
     net.initiate(A);
     net.secs(5);

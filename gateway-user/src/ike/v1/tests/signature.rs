@@ -273,3 +273,20 @@ fn the_identity_must_stand_in_the_certificate() {
         net.assert_settled(1);
     }
 }
+
+#[test]
+fn a_peer_may_be_bound_to_a_name() {
+    let bind = |id: Identity| {
+        let mut c = signed();
+        let peer = PeerMatch::Address([40, 0, 0, 1].into());
+        c[B].peers = vec![PeerPolicy { peer, aggressive: false, policies: Vec::new(), remote_id: Some(id) }];
+        c
+    };
+    // The peer sends its subject; the alternative name stands in the same certificate.
+    let mut net = net(7, bind(Identity::Fqdn("gw.example.org".into())));
+    net.initiate(A);
+    net.secs(5);
+    net.assert_settled(1);
+    let (b, _) = fails(7, bind(Identity::Fqdn("other.example.org".into())));
+    assert!(b.contains("is not that of the peer at 40.0.0.1"), "{b}");
+}
