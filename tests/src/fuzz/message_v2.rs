@@ -161,6 +161,7 @@ pub fn datagrams() -> Vec<Vec<u8>> {
         include_str!("../../../gateway-user/src/ike/v2/vectors/default.txt"),
         include_str!("../../../gateway-user/src/ike/v2/vectors/frag-gcm.txt"),
         include_str!("../../../gateway-user/src/ike/v2/vectors/ppk.txt"),
+        include_str!("../../../gateway-user/src/ike/v2/vectors/libreswan.txt"),
     ];
     let unhex = |s: &str| -> Vec<u8> {
         let digits: Vec<u8> = s.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();

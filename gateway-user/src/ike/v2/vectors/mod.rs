@@ -327,3 +327,69 @@ fn a_recorded_exchange_with_a_post_quantum_key() {
     let (i, r) = child_keys(suite.prf, &keys.d, None, ni, nr, &[], setup.esp.0, setup.esp.1);
     assert_eq!((i.encr, r.integ), (case.secret("child_encr_i"), case.secret("child_integ_r")));
 }
+
+/// libreswan with its defaults: many transforms, a first group that is refused, both kinds of sequence numbers.
+#[test]
+fn a_recorded_exchange_of_libreswan() {
+    let case = Case::parse(include_str!("libreswan.txt"));
+    let (ours, theirs) = (case.all("from_initiator"), case.all("from_responder"));
+    let (first, refusal) = (case.get("first_try"), case.get("first_refusal"));
+    let read = |bytes: &'static [u8]| Message::decode(Header::decode(bytes).unwrap().next, &bytes[HEADER_LEN..]).unwrap();
+    let leak = |bytes: &[u8]| -> &'static [u8] { Box::leak(bytes.to_vec().into_boxed_slice()) };
+    let (first, refusal, request, response) = (read(leak(&first)), read(leak(&refusal)), read(leak(&ours[0])), read(leak(&theirs[0])));
+    assert_eq!(first.ke.unwrap().group, DhGroup::Modp2048.number());
+    assert_eq!(refusal.notify(NotifyType::INVALID_KE_PAYLOAD).unwrap().group(), Some(DhGroup::X25519.number()));
+    // The second try offers the same; its nonce is a new one.
+    assert_eq!(first.sa, request.sa);
+    assert_ne!(first.nonce, request.nonce);
+    assert_eq!(request.ke.unwrap().group, DhGroup::X25519.number());
+
+    // Whatever we prefer of what it offers can be agreed on.
+    let offer = request.sa.as_deref().unwrap();
+    let one = |encr: CipherAlg, integ: Option<IntegAlg>, prf| Ikev2Proposal {
+        name: "p".into(),
+        encryption: vec![encr],
+        integrity: integ.into_iter().collect(),
+        prf: vec![prf],
+        groups: vec![DhGroup::X25519],
+        additional: Vec::new(),
+    };
+    let gcm = CipherAlg::AesGcm(AesKey::Bits256, Icv::Bytes16);
+    for (encr, integ, prf) in [
+        (gcm, None, PrfAlg::HmacSha512),
+        (CipherAlg::AesGcm(AesKey::Bits128, Icv::Bytes16), None, PrfAlg::HmacSha256),
+        (CipherAlg::Aes128, Some(IntegAlg::HmacSha512), PrfAlg::HmacSha512),
+    ] {
+        let choice = choose_ike(&[one(encr, integ, prf)], offer, Some(31), false).unwrap();
+        assert_eq!((choice.suite.encr, choice.suite.integ, choice.suite.group), (encr, integ, DhGroup::X25519));
+    }
+    assert!(choose_ike(&[one(CipherAlg::TripleDes, Some(IntegAlg::HmacMd5), PrfAlg::HmacMd5)], offer, Some(31), false).is_err());
+
+    let agreed = [one(CipherAlg::Aes256, Some(IntegAlg::HmacSha256), PrfAlg::HmacSha256)];
+    let suite = choose_ike(&agreed, offer, Some(31), false).unwrap().suite;
+    let (ni, nr) = (request.nonce.unwrap(), response.nonce.unwrap());
+    let seed = skeyseed(suite.prf, ni, nr, &case.secret("shared"));
+    assert_eq!(seed, case.secret("skeyseed"));
+    let keys = IkeKeys::derive(&suite, &seed, ni, nr, &Header::decode(&theirs[0]).unwrap().id);
+    assert_eq!(
+        (&keys.d, &keys.ar, &keys.er, &keys.pr),
+        (&case.secret("sk_d"), &case.secret("sk_ar"), &case.secret("sk_er"), &case.secret("sk_pr"))
+    );
+    let opened = open_all(&ours[1..], &keys.seal_keys(&suite, true));
+    let auth = Message::decode(opened.first, &opened.plain).unwrap();
+    let octets = signed_octets(&ours[0], nr, suite.prf, &keys.pi, auth.id_i.unwrap().body, &[]);
+    assert_eq!(auth.auth.unwrap().data, psk_auth(suite.prf, &Secret::new(b"an old shared secret".to_vec()), &octets));
+    assert_eq!(auth.auth.unwrap().data, case.get("auth_i"));
+    let set = |encr, integ| [EspTransform { name: "t".into(), encr, integ, mode: Mode::Tunnel }];
+    let offer = auth.sa.as_deref().unwrap();
+    for (encr, integ) in [(gcm, None), (CipherAlg::Aes128, Some(IntegAlg::HmacSha512)), (CipherAlg::Aes256, Some(IntegAlg::HmacSha256))] {
+        for esn in [false, true] {
+            let choice = choose_esp(&set(encr, integ), Mode::Tunnel, ChildDh::Absent, esn, offer, None).unwrap();
+            assert_eq!((choice.suite.encr, choice.suite.esn), (encr, esn));
+        }
+    }
+    let net = |n| Selector::net4(Ipv4Addr::new(10, n, 0, 0), 16);
+    let flow = Flow { ace: 0, local: net(2), remote: net(1) };
+    let got = narrow([&flow], auth.ts_r.as_deref().unwrap(), auth.ts_i.as_deref().unwrap()).unwrap();
+    assert_eq!((got.local, got.remote, got.narrowed), (net(2), net(1), false));
+}
