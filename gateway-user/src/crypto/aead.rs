@@ -97,8 +97,8 @@ impl CipherAlg {
         self.check_keymat(keymat, iv)?;
         let (key, nonce) = keymat.split_at(self.key_len());
         let mut counter = Block::default();
-        for (o, b) in counter.iter_mut().zip([nonce, iv, &1u32.to_be_bytes()].concat()) {
-            *o = b;
+        for (o, b) in counter.iter_mut().zip([nonce, iv, &1u32.to_be_bytes()].into_iter().flatten()) {
+            *o = *b;
         }
         match bits {
             AesKey::Bits128 => key_stream(&block_cipher::<aes::Aes128>(key)?, &counter, data),
@@ -118,13 +118,13 @@ impl CipherAlg {
     }
 
     /// Key and nonce = salt‖IV.
-    fn key_and_nonce<'a>(self, keymat: &'a [u8], iv: &[u8]) -> Result<(&'a [u8], Vec<u8>), CryptoError> {
+    fn key_and_nonce<'a>(self, keymat: &'a [u8], iv: &[u8]) -> Result<(&'a [u8], Zeroizing<Vec<u8>>), CryptoError> {
         if !self.is_aead() {
             return Err(CryptoError::NotAead);
         }
         self.check_keymat(keymat, iv)?;
         let (key, salt) = keymat.split_at(self.key_len());
-        Ok((key, [salt, iv].concat()))
+        Ok((key, Zeroizing::new([salt, iv].concat())))
     }
 }
 
@@ -201,8 +201,8 @@ struct Gcm<C: Aes> {
 impl<C: Aes> Gcm<C> {
     fn new(key: &[u8], nonce: &[u8]) -> Result<Self, CryptoError> {
         let mut first = Block::default();
-        for (o, b) in first.iter_mut().zip([nonce, &1u32.to_be_bytes()].concat()) {
-            *o = b;
+        for (o, b) in first.iter_mut().zip([nonce, &1u32.to_be_bytes()].into_iter().flatten()) {
+            *o = *b;
         }
         Ok(Self { cipher: block_cipher(key)?, first })
     }
@@ -246,7 +246,6 @@ fn gcm_open<C: Aes>(key: &[u8], nonce: &[u8], aad: &[u8], data: &mut [u8], icv: 
     let gcm = Gcm::<C>::new(key, nonce)?;
     let len = plain_len(data, icv.len())?;
     let (text, tag) = data.split_at_mut(len);
-    // Zip of lengths: `tag` has exactly the bytes of the check value.
     if !ct_eq(tag, gcm.tag(aad, text).get(..icv.len()).unwrap_or_default()) {
         return Err(CryptoError::Forged);
     }

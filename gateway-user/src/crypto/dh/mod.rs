@@ -1,5 +1,6 @@
 //! Diffie-Hellman: MODP groups 1, 2, 5, 14 to 18 (RFC 2409 6, RFC 3526), ECP groups 19 to 21 (RFC 5903), X25519 (RFC 8031), and the
-//! key encapsulation ML-KEM-768 (FIPS 203) in the same clothes.
+//! key encapsulation ML-KEM-768 (FIPS 203) in the same clothes. X448 (group 32) is missing: its maintained implementations are
+//! pre-releases only.
 //!
 //! Drawing the secret is cheap and happens in the pure core; [`DhSecret::public`] and [`DhSecret::shared`] are costly, so the
 //! secret is `Send` and travels to a worker thread.
