@@ -27,9 +27,13 @@ impl Engine {
         init.child = child;
         let id = local_identity(&profile, local);
         let body = Id::body_of(&id);
+        let plain = init.shared_key_proof(true, &body, pair.1, profile.remote_id.as_ref());
+        if let Err(why) = init.begin_ppk() {
+            return self.init_failed(handle, &why.1, now);
+        }
         match profile.local_auth {
             AuthMethod::PreShared => match init.shared_key_proof(true, &body, pair.1, profile.remote_id.as_ref()) {
-                Some(proof) => self.send_auth(handle, &id, METHOD_SHARED_KEY, &proof, now),
+                Some(proof) => self.send_auth(handle, &id, METHOD_SHARED_KEY, &proof, plain.as_deref(), now),
                 None => self.init_failed(handle, "there is no pre-shared key for this peer", now),
             },
             AuthMethod::Signature => {
@@ -41,7 +45,7 @@ impl Engine {
     }
 
     /// Sends the IKE_AUTH request.
-    pub(super) fn send_auth(&mut self, handle: Handle, id: &Identity, method: u8, proof: &[u8], now: Instant) {
+    pub(super) fn send_auth(&mut self, handle: Handle, id: &Identity, method: u8, proof: &[u8], plain: Option<&[u8]>, now: Instant) {
         let Some(sa) = self.sas.get(&handle) else { return };
         let first_contact = !self.inherited && self.pairs.get(&sa.pair).is_none_or(|p| !p.met);
         let Some(init) = sa.init() else { return };
@@ -56,6 +60,7 @@ impl Engine {
             out.id(false, remote);
         }
         out.auth(method, proof);
+        init.put_ppk(&mut out, plain);
         if let Some(child) = &init.child {
             child.put(&mut out);
         }
@@ -113,14 +118,15 @@ impl Engine {
 
     /// Checks identity and proof of the responder. False while a signature is being verified.
     fn check_responder(&mut self, handle: Handle, m: &Message<'_>, now: Instant) -> Verdict<bool> {
-        let sa = self.sas.get(&handle).ok_or_else(ended)?;
+        let sa = self.sas.get_mut(&handle).ok_or_else(ended)?;
         let peer = sa.pair.1;
-        let init = sa.init().ok_or_else(ended)?;
+        let init = sa.init_mut().ok_or_else(ended)?;
         let bad = |why: String| refuse("authentication_failed", why);
         let (Some(auth), Some(id)) = (&m.auth, &m.id_r) else {
             let error = m.error().map_or_else(|| "it does not prove itself".to_owned(), |n| n.kind.to_string());
             return Err(bad(format!("the peer refuses: {error}")));
         };
+        init.end_ppk(m)?;
         let identity = id.identity();
         if !identity_fits(&init.profile, peer, identity.as_ref()) {
             return Err(bad(format!("the peer calls itself {}", identity_text(identity.as_ref()))));

@@ -98,9 +98,15 @@ impl Engine {
         let profiles = profiles_of(&init.config, pair);
         let profile = profiles.iter().find(fits);
         let profile = profile.ok_or_else(|| bad(format!("no profile for {}", identity_text(identity.as_ref()))))?;
+        let profile = profile.clone();
         init.profile = profile.clone();
+        let m = &self.settle_ppk(handle, m)?;
+        let (Some(auth), Some(id)) = (&m.auth, &m.id_i) else { return Err(ended()) };
         match profile.remote_auth {
-            AuthMethod::PreShared => init.check_shared_key(auth, true, id, pair.1).map(|()| true),
+            AuthMethod::PreShared => {
+                let init = self.sas.get(&handle).and_then(Sa::init).ok_or_else(ended)?;
+                init.check_shared_key(auth, true, id, pair.1).map(|()| true)
+            }
             AuthMethod::Signature => self.verify(handle, m, true, id, InitState::AnswerAuth, now).map(|()| false),
         }
     }
@@ -141,6 +147,9 @@ impl Engine {
         out.add(PayloadKind::IdR, &Id::body_of(&local_identity(&init.profile, local)));
         put_certs(&mut out, &init.profile);
         out.auth(proof.method, &proof.data);
+        if init.ppk_used {
+            out.status(NotifyType::PPK_IDENTITY, &[]);
+        }
         let nonces = (std::mem::take(&mut init.ni), std::mem::take(&mut init.nr));
         let asked = pending.asked;
         self.ike_up(handle, identity_text(pending.identity.as_ref()), 0, asked.message_id, now);

@@ -71,6 +71,9 @@ impl Engine {
             int_r: Vec::new(),
             int_auth: Vec::new(),
             reply_to: None,
+            ppk_announced: false,
+            ppk_used: false,
+            plain_keys: None,
             peer_hashes: Vec::new(),
             pending: None,
             out: Vec::new(),
@@ -119,6 +122,7 @@ impl Engine {
         out.sa(&ike_offer(&init.profile.proposals, None));
         out.ke(init.group.number(), &init.public).nonce(&init.ni);
         self.put_init_notifies(&mut out, id, local, peer, &init.profile);
+        super::ppk::announce(&mut out, &init.profile);
         let header = Header::new(id, Exchange::SaInit, true, false, 0);
         let message = out.plain(&header);
         let Some(init) = self.sas.get_mut(&handle).and_then(Sa::init_mut) else { return };
@@ -236,6 +240,7 @@ impl Engine {
         init.message_r = bytes.to_vec();
         init.caps = caps_of(&m, header.id, local, peer, &init.profile);
         init.peer_hashes = hashes_of(&m);
+        init.ppk_announced = m.notify(NotifyType::USE_PPK).is_some();
         init.state = InitState::MakeKeys;
         init.out.clear();
         let nat = init.caps.nat() && self.config.nat_traversal;

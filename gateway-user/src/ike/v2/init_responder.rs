@@ -88,6 +88,7 @@ impl Engine {
         let handle = self.add_responder(pair, from, to, header, bytes, profile, choice, caps, ni, now);
         if let Some(init) = self.sas.get_mut(&handle).and_then(Sa::init_mut) {
             init.peer_hashes = hashes_of(&m);
+            init.ppk_announced = m.notify(NotifyType::USE_PPK).is_some();
         }
         let secret = group.generate(&mut *self.rng);
         self.push_job(JobTarget::Init(handle), respond(secret, ke.data));
@@ -134,6 +135,9 @@ impl Engine {
             int_r: Vec::new(),
             int_auth: Vec::new(),
             reply_to: None,
+            ppk_announced: false,
+            ppk_used: false,
+            plain_keys: None,
             peer_hashes: Vec::new(),
             pending: None,
             out: Vec::new(),
@@ -162,6 +166,9 @@ impl Engine {
         out.add(super::message::PayloadKind::Sa, &init.message_r);
         out.ke(init.group.number(), &init.public).nonce(&init.nr);
         self.put_init_notifies(&mut out, id, local, peer, &init.profile);
+        if init.ppk_announced {
+            super::ppk::announce(&mut out, &init.profile);
+        }
         out.status(NotifyType::CHILDLESS_IKEV2_SUPPORTED, &[]);
         put_cert_request(&mut out, &init.profile);
         let message = out.plain(&Header::new(id, Exchange::SaInit, false, true, 0));

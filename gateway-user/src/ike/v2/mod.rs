@@ -20,6 +20,7 @@ pub mod message;
 mod mirror;
 mod nat;
 mod peer;
+mod ppk;
 mod proof;
 pub mod proposal;
 mod rekey;

@@ -190,7 +190,7 @@ impl Engine {
         let Some(init) = sa.init() else { return };
         let id = local_identity(&init.profile, local);
         match signed.map(|s| init.signature_data(&s)) {
-            Ok(Some((method, data))) => self.send_auth(handle, &id, method, &data, now),
+            Ok(Some((method, data))) => self.send_auth(handle, &id, method, &data, None, now),
             Ok(None) => self.init_failed(handle, "no signature can be made", now),
             Err(e) => self.init_failed(handle, &format!("signature: {e}"), now),
         }

@@ -231,6 +231,10 @@ pub(super) struct Init {
     pub(super) int_auth: Vec<u8>,
     /// Where the request that is being answered came from, and went to.
     pub(super) reply_to: Option<(SocketAddr, SocketAddr)>,
+    /// Both ends have a post-quantum key; the responder found the one that is named; keys before it was mixed in (RFC 8784).
+    pub(super) ppk_announced: bool,
+    pub(super) ppk_used: bool,
+    pub(super) plain_keys: Option<IkeKeys>,
     /// Hashes that the peer takes in signatures (RFC 7427).
     pub(super) peer_hashes: Vec<u16>,
     /// The peer's IKE_AUTH while signatures are made or checked.

@@ -1,7 +1,7 @@
 //! Signatures, fragments, NATs.
 
 use super::net::*;
-use crate::crypto::DhGroup;
+use crate::crypto::{DhGroup, Secret};
 use crate::ike::*;
 use crate::pki::testdata;
 use crate::sad::Encap;
@@ -235,4 +235,39 @@ fn a_peer_without_additional_key_exchanges_is_refused_unless_they_may_be_left_ou
         net.secs(60);
         net.assert_settled(0, 0);
     }
+}
+
+#[test]
+fn a_post_quantum_key_is_mixed_in_when_both_ends_have_it() {
+    let key = |id: &[u8], key: &[u8], required| Some(Ppk { id: id.to_vec(), key: Secret::new(key.to_vec()), required });
+    let (k, other) = (b"0123456789abcdef0123456789abcdef", b"another key, another key, anothe");
+    let cases = [
+        (key(b"x", k, true), key(b"x", k, true), true),
+        (key(b"x", k, false), key(b"x", k, false), true),
+        (key(b"x", k, true), key(b"x", other, true), false),
+        (key(b"x", k, false), key(b"y", k, false), true),
+        (key(b"x", k, true), key(b"y", k, false), false),
+        (key(b"x", k, false), key(b"y", k, true), false),
+        (key(b"x", k, false), None, true),
+        (key(b"x", k, true), None, false),
+        (None, key(b"x", k, true), false),
+        (None, key(b"x", k, false), true),
+    ];
+    for (n, (a, b, good)) in cases.into_iter().enumerate() {
+        for starter in [A, B] {
+            let mut c = usual();
+            with_profile(&mut c, |i, p| p.ppk = if i == A { a.clone() } else { b.clone() });
+            let mut net = standing(9, c, starter);
+            net.secs(60);
+            println!("case {n}, {starter} starts");
+            net.assert_settled(usize::from(good), usize::from(good));
+        }
+    }
+    // It also goes with signatures, and changes the keys.
+    let mut c = signing("ecdsa", "rsa");
+    with_profile(&mut c, |_, p| p.ppk = key(b"x", k, true));
+    let net = standing(10, c, A);
+    net.assert_settled(1, 1);
+    let plain = standing(10, signing("ecdsa", "rsa"), A);
+    assert!(plain.nodes[A].live()[0].keys_in != net.nodes[A].live()[0].keys_in);
 }
