@@ -232,3 +232,66 @@ fn broken_records_are_errors() {
     engine.import(&IkeRecord::Delete { id }, net.now).unwrap();
     assert!(engine.view(net.now).is_empty());
 }
+
+/// Either end dies after any message of an end (Delete of both phases), a probe, a rekey of either phase or a hard expiry, started at
+/// either end: what remains is the same on both sides, and the flow comes back where it was meant to.
+#[test]
+fn death_after_any_message_of_what_comes_later_heals() {
+    let actions: [(&str, fn(&mut Net, usize)); 5] = [
+        ("clear", |net, n| net.request(n, IkeRequest::Clear(None))),
+        ("probe", |net, n| {
+            let peer = net.nodes[1 - n].addr.ip();
+            net.request(n, IkeRequest::ProbePeer(peer));
+        }),
+        ("rekey of the pair", |net, n| {
+            let spi = net.nodes[n].live()[0].spi_in;
+            net.request(n, IkeRequest::RekeyChild(spi));
+        }),
+        ("rekey of the ISAKMP SA", |net, n| {
+            let id = net.nodes[n].engine.view(net.now)[0].id;
+            net.request(n, IkeRequest::RekeyIsakmp(id));
+        }),
+        ("hard expiry", |net, n| {
+            let spi = net.nodes[n].live()[0].spi_in;
+            net.nodes[n].engine.handle_expire(spi, true, net.now);
+        }),
+    ];
+    for (name, action) in actions {
+        for starter in [A, B] {
+            for dead in [A, B] {
+                for messages in 0..8 {
+                    let mut c = usual();
+                    for c in &mut c {
+                        c.dpd = Some(DpdConfig { interval: Duration::from_secs(20), retry: Duration::from_secs(3), retries: 3 });
+                    }
+                    let mut net = Net::new(9, c);
+                    net.initiate(A);
+                    net.secs(5);
+                    net.assert_settled(1);
+                    let before = net.nodes[A].sent.len() + net.nodes[B].sent.len();
+                    action(&mut net, starter);
+                    // Until so many messages are on their way: the last of them is not answered yet.
+                    for _ in 0..200 {
+                        net.pump();
+                        if net.nodes[A].sent.len() + net.nodes[B].sent.len() >= before + messages {
+                            break;
+                        }
+                        net.run(Duration::from_millis(1));
+                    }
+                    net.take_over(dead);
+                    for _ in 0..30 {
+                        net.acquire(starter);
+                        net.secs(10);
+                    }
+                    println!("{name} by {starter}, {dead} dies after {messages}");
+                    net.assert_settled(1);
+                    for n in &net.nodes {
+                        assert_eq!(n.kernel.len(), 1, "no pair is left over");
+                        assert!(n.up(net.now) >= 1);
+                        assert_eq!(n.mirror.len(), n.engine.sas.len(), "the standby knows exactly the SAs there are");
+                    }
+                }
+            }
+        }
+    }
+}

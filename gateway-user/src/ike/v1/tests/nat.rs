@@ -132,6 +132,42 @@ fn a_responder_behind_a_nat_that_forwards() {
 }
 
 #[test]
+fn both_ends_behind_nats() {
+    let far = Ipv4Addr::new(198, 51, 100, 20);
+    let mut c = a_behind();
+    c[A].keys[0].peer = PeerMatch::Address(far.into());
+    c[A].entries[0].peers = vec![far.into()];
+    for node in [A, B] {
+        let mut net = net_behind(3, c.clone());
+        let b = net.nodes[B].addr.ip();
+        net.far_nat = NatBox { inside: vec![b], public: Some(far.into()), forward: Some(b), ..NatBox::default() };
+        net.initiate(A);
+        net.secs(50);
+        net.assert_settled(1);
+        assert_eq!(encap(&net, A), Some(Encap { local_port: 4500, peer_port: 4500 }));
+        assert_eq!(encap(&net, B), Some(Encap { local_port: 4500, peer_port: 1025 }));
+        assert!(net.nodes.iter().all(|n| n.keepalives == 2), "each end keeps its own mapping");
+        net.secs(60);
+        let (id, spi) = (net.nodes[node].engine.view(net.now)[0].id, net.nodes[node].live()[0].spi_in);
+        net.request(node, IkeRequest::RekeyIsakmp(id));
+        net.request(node, IkeRequest::RekeyChild(spi));
+        net.secs(60);
+        net.assert_settled(1);
+        net.take_over(node);
+        net.secs(30);
+        net.assert_settled(1);
+        // Both rekey at once: the ends see other addresses, and still agree on who goes first.
+        for n in [A, B] {
+            let spi = net.nodes[n].live()[0].spi_in;
+            net.request(n, IkeRequest::RekeyChild(spi));
+        }
+        net.secs(60);
+        net.assert_settled(1);
+        assert_eq!((net.nodes[A].kernel.len(), net.nodes[B].kernel.len()), (1, 1));
+    }
+}
+
+#[test]
 fn keepalives_come_from_the_active_behind_the_nat_and_prove_nothing() {
     let mut c = a_behind();
     c[B].dpd = Some(DpdConfig { interval: Duration::from_secs(30), retry: Duration::from_secs(2), retries: 3 });

@@ -205,6 +205,8 @@ pub type Edit = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>>>;
 
 pub struct Net {
     pub nat: NatBox,
+    /// Another one at the other end.
+    pub far_nat: NatBox,
     pub edit: Option<Edit>,
     pub nodes: Vec<Node>,
     pub now: Instant,
@@ -231,6 +233,7 @@ impl Net {
         }
         Self {
             nat: NatBox::default(),
+            far_nat: NatBox::default(),
             edit: None,
             nodes,
             now,
@@ -279,12 +282,17 @@ impl Net {
         }
     }
 
+    /// Where a packet for this address ends.
+    fn inward(&self, to: SocketAddr) -> Option<SocketAddr> {
+        self.far_nat.inward(to).and_then(|to| self.nat.inward(to))
+    }
+
     fn chance(&mut self, percent: u32) -> bool {
         self.rng.u32() % 100 < percent
     }
 
     fn send(&mut self, mut t: Transmit) {
-        t.from = self.nat.outward(t.from);
+        t.from = self.far_nat.outward(self.nat.outward(t.from));
         if let Some(changed) = self.edit.as_mut().and_then(|edit| edit(&t.payload)) {
             t.payload = changed;
         }
@@ -311,7 +319,7 @@ impl Net {
             self.now = self.now.max(next);
             while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= self.now) {
                 let t = entry.remove();
-                let to = self.nat.inward(t.to);
+                let to = self.inward(t.to);
                 match self.nodes.iter_mut().find(|n| to.is_some_and(|to| n.addr.ip() == to.ip())) {
                     Some(node) => node.engine.handle_datagram(t.from, to.unwrap_or(t.to), &t.payload, self.now),
                     None => self.lost += 1,
@@ -425,7 +433,7 @@ impl Net {
                 assert!(c.keys_in != c.keys_out);
                 assert_eq!(c.encap.is_some(), mirror.encap.is_some(), "node {me}: {:?} and {:?}", c.encap, mirror.encap);
                 let far = SocketAddr::new(c.peer, c.encap.map_or(500, |e| e.peer_port));
-                assert_eq!(self.nat.inward(far).map(|a| a.ip()), Some(o.addr.ip()), "node {me}: ESP reaches the other end");
+                assert_eq!(self.inward(far).map(|a| a.ip()), Some(o.addr.ip()), "node {me}: ESP reaches the other end");
                 assert_eq!((mirror.ts_local, mirror.ts_remote), (c.ts_remote, c.ts_local));
                 assert_eq!((mirror.encr, mirror.integ, mirror.pfs), (c.encr, c.integ, c.pfs));
                 assert_eq!(c.keys_in.encr.len(), c.encr.keymat_len());
