@@ -64,7 +64,7 @@ fn wrong_key_makes_no_sa_and_says_why() {
     assert_eq!(net.nodes[A].up(net.now) + net.nodes[B].up(net.now), 0);
     let refused = net.nodes[B].refusals().iter().filter(|r| **r == "auth_failed").count();
     let told = net.nodes[B].notices().iter().filter(|t| t.contains("refused (auth_failed)") && t.contains("pre-shared keys")).count();
-    assert!(told >= 1 && told <= 300 / 60 + 1 && told < refused, "the responder's operator hears of it, seldom: {told} of {refused}");
+    assert!((1..=300 / 60 + 1).contains(&told) && told < refused, "the responder's operator hears of it, seldom: {told} of {refused}");
     assert!(net.nodes[A].notices().iter().any(|t| t.contains("no answer (WaitAuth)")), "{:?}", net.nodes[A].notices());
 }
 

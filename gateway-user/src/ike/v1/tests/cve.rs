@@ -7,6 +7,9 @@ use crate::ike::v1::message::*;
 use crate::ike::v1::{MainState, Stage, crypt, keymat, proposal};
 use crate::ike::*;
 
+/// Payloads of a message, in order.
+type Bodies = Vec<(PayloadKind, Vec<u8>)>;
+
 fn up() -> Net {
     let mut net = Net::new(1, usual());
     net.initiate(A);
@@ -70,7 +73,7 @@ fn first_messages_with_missing_payloads() {
     for exchange in [Exchange::Main, Exchange::Aggressive] {
         refused(&mut net, "no payload", &Chain::new().message(first(9, exchange)), "payloads");
     }
-    let with = |change: &dyn Fn(&mut Vec<(PayloadKind, Vec<u8>)>)| {
+    let with = |change: &dyn Fn(&mut Bodies)| {
         let mut payloads = whole.to_vec();
         change(&mut payloads);
         let mut chain = Chain::new();
@@ -227,7 +230,7 @@ fn protected_requests_that_cannot_be() {
     let ends = proposal::Ends { nat: None, tunnel: true, transport: false };
     let sa = proposal::esp_offer(&entry, Spi(0x1234_5678), ends);
     let id = |s| Id::from_selector(&s).unwrap().encode();
-    let good: Vec<(PayloadKind, Vec<u8>)> = vec![
+    let good: Bodies = vec![
         (PayloadKind::Sa, sa.encode()),
         (PayloadKind::Nonce, vec![5; 16]),
         (PayloadKind::Id, id(flow.local)),
