@@ -75,6 +75,12 @@ fn takeover_numbers_hold() {
         ReplaySet { spi: p.child_b.spi_in, dst: p.child_b.local, direction: Direction::In, replay: 5000, window, esn: false, used: None };
     all_ok(p.b.set_replay(&[floor]));
     assert_eq!(p.send(5), 0, "below the mirrored number nothing is accepted");
+    let refused = |p: &mut Pair| {
+        let spi = p.child_b.spi_in;
+        let sa = p.b.dump().unwrap().into_iter().find(|sa| sa.spi == spi).unwrap();
+        (sa.replay_window, sa.replay, sa.integrity_failed)
+    };
+    assert_eq!(refused(&mut p), (5, 0, 0), "the kernel counts what it refused, and why");
     let lease =
         ReplaySet { spi: p.child_a.spi_out, dst: p.child_a.peer, direction: Direction::Out, replay: 9000, window, esn: false, used: None };
     all_ok(p.a.set_replay(&[lease]));
@@ -113,6 +119,8 @@ fn a_floor_beneath_live_traffic_is_closed_without_loss() {
     p.a.remove(p.child_a.spi_out, p.child_a.peer).unwrap();
     all_ok(p.a.install(&[half(&p.child_a, Direction::Out)]));
     assert_eq!(p.send(30), 0, "none is taken twice");
+    let counted = p.b.dump().unwrap().into_iter().find(|sa| sa.spi == p.child_b.spi_in).map(|sa| (sa.replay_window, sa.replay));
+    assert_eq!(counted, Some((0, 30)));
     assert_eq!(p.send(5), 5, "31 to 35");
     let held = p.b.replay(p.child_b.spi_in, p.child_b.local).unwrap();
     assert_eq!((held.seq, held.bits), (35, 35));

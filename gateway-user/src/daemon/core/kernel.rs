@@ -432,7 +432,7 @@ impl Core {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one kernel record")]
+    #[expect(clippy::too_many_arguments, reason = "one kernel record")]
     fn count(&mut self, spi: Spi, dst: IpAddr, seq: u64, oseq: u64, bytes: u64, packets: u64, now: Instant) {
         if let Some(p) = self.pairs.get_mut(&spi).filter(|p| p.child.local == dst) {
             if seq > p.counters.seq_in || packets > p.counters.packets_in {
