@@ -70,6 +70,7 @@ targets!(
     ikev2_engine,
     ike_record,
     child_record,
+    certificate,
     ssp_stream,
     hsrp_packet,
     manifest,

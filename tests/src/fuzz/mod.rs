@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask test` replays `tests/corpus` and seeded mutations of it; `cargo xtask fuzz` runs the same functions under libFuzzer.
 
+mod certificate;
 mod decode;
 mod ike;
 mod message_v2;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ikev2_engine", seeds: ike::scripts, run: ike::engine_v2 },
     Target { name: "ike_record", seeds: ike::records, run: ike::record },
     Target { name: "child_record", seeds: decode::child_records, run: decode::child_record },
+    Target { name: "certificate", seeds: certificate::certificates, run: certificate::certificate },
     Target { name: "ssp_stream", seeds: decode::ssp_streams, run: decode::ssp_stream },
     Target { name: "hsrp_packet", seeds: decode::hsrp_packets, run: decode::hsrp_packet },
     Target { name: "manifest", seeds: decode::manifests, run: decode::manifest },
