@@ -144,6 +144,10 @@ fn exchanges_out_of_order() {
             out.delete_ike();
         });
     }
+    // No additional key exchange was agreed on.
+    attempt("out_of_order", Exchange::Intermediate, 1, None, &|_, _, out| {
+        out.ke(36, &[1; 1184]);
+    });
     attempt("out_of_order", Exchange::Auth, 2, None, &|m, net, out| *out = m.good(net));
     attempt("out_of_order", Exchange::Auth, 0, None, &|m, net, out| *out = m.good(net));
     attempt("out_of_order", Exchange::CreateChildSa, u32::MAX, None, &|_, _, out| {
