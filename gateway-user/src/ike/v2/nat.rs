@@ -26,7 +26,8 @@ impl Engine {
         }
         let Some(up) = sa.up() else { return };
         // Without a NAT there is no reason to move, but for the change of ports in IKE_AUTH.
-        if !up.caps.nat_there && !(from.ip() == sa.peer.ip() && up.caps.nat()) {
+        let only_ports = from.ip() == sa.peer.ip() && up.caps.nat();
+        if !(up.caps.nat_there || only_ports) {
             return;
         }
         let children: Vec<_> = up.children.iter().copied().collect();
