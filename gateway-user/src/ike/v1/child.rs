@@ -91,6 +91,13 @@ impl Engine {
 
     fn link(&mut self, child: Child, now: Instant) {
         let pair = child.flow.pair;
+        let host = FlowKey { pair: PairKey::host(pair.local, pair.peer), ..child.flow };
+        if pair == host.pair {
+            // The one at the well-known ports is found without a note.
+            self.homes.remove(&host);
+        } else {
+            self.homes.insert(host, pair);
+        }
         self.pairs.entry(pair).or_insert_with(|| Pair::new(now)).children.insert(child.spi_in);
         self.outbound.insert((pair, child.spi_out), child.spi_in);
         self.children.insert(child.spi_in, child);

@@ -59,6 +59,8 @@ pub struct Engine {
     pub(super) outbound: HashMap<(PairKey, Spi), Spi>,
     /// The pair that carries a flow.
     pub(super) flows: HashMap<FlowKey, Spi>,
+    /// Who carried the traffic to an address last, of several peers behind it.
+    pub(super) homes: HashMap<FlowKey, PairKey>,
     pub(super) fragments: Fragments,
     /// Deletes to send once more: our end, the peer's, the message.
     pub(super) farewells: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
@@ -94,6 +96,7 @@ impl Engine {
             children: HashMap::new(),
             outbound: HashMap::new(),
             flows: HashMap::new(),
+            homes: HashMap::new(),
             fragments: Fragments::default(),
             farewells: VecDeque::new(),
             timers: Timers::default(),
@@ -109,6 +112,7 @@ impl Engine {
     /// Takes a new configuration. SAs are kept; exchanges under way end with the old one.
     pub fn reload(&mut self, config: Arc<IkeConfig>, now: Instant) {
         self.config = config;
+        self.homes.retain(|_, pair| self.pairs.contains_key(pair));
         for pair in self.pair_keys() {
             self.arm_dpd(pair, now);
             self.arm_keepalive(pair, now);
@@ -476,7 +480,9 @@ impl Engine {
         let carries = |pair: &PairKey| self.flows.contains_key(&FlowKey { pair: *pair, local, remote });
         let keys: Vec<PairKey> =
             self.siblings(host).filter(|(_, p)| !p.sas.is_empty() || !p.children.is_empty()).map(|(k, _)| *k).collect();
-        keys.iter().find(|k| carries(k)).or(keys.first()).copied().unwrap_or(host)
+        let home = self.homes.get(&FlowKey { pair: host, local, remote });
+        let home = || keys.iter().find(|k| Some(*k) == home);
+        keys.iter().find(|k| carries(k)).or_else(home).or(keys.first()).copied().unwrap_or(host)
     }
 
     /// The ISAKMP SA to use with a peer: the newest that is not on its way out.

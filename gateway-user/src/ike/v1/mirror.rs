@@ -159,6 +159,7 @@ impl Engine {
         self.children.clear();
         self.outbound.clear();
         self.flows.clear();
+        self.homes.clear();
         self.half_open.clear();
         self.half_open_total = 0;
     }

@@ -356,6 +356,27 @@ fn two_peers_behind_one_nat_are_two_peers() {
     }
 }
 
+/// A flow without a pair goes back to the one of several peers behind its address that had it.
+#[test]
+fn an_acquire_finds_the_right_peer_behind_the_nat() {
+    let mut net = two_behind(15, false);
+    net.initiate(A);
+    net.initiate(2);
+    net.secs(5);
+    for n in [2, A, 2] {
+        let spi = net.nodes[n].live()[0].spi_out;
+        net.nodes[B].engine.handle_expire(spi, true, net.now);
+        net.secs(5);
+        assert!(net.nodes[n].live().is_empty());
+        assert_eq!(net.nodes[B].live().len(), 1);
+        net.acquire(B);
+        net.secs(5);
+        assert_eq!(net.nodes[n].live().len(), 1);
+        assert_eq!(net.nodes[B].live().len(), 2);
+        assert!(!net.nodes[A].refusals().contains(&"invalid_id") && !net.nodes[2].refusals().contains(&"invalid_id"));
+    }
+}
+
 #[test]
 fn a_second_peer_cannot_take_the_traffic_of_the_first() {
     let mut net = two_behind(10, true);
