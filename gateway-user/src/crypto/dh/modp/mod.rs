@@ -1,8 +1,5 @@
-//! Groups over a safe prime with generator 2. The arithmetic is `crypto-bigint`'s, or for the groups of 2048 to 4096 bits that of
-//! `ifma` where the processor has the instructions. Time depends on the exponent's length only.
+//! Groups over a safe prime with generator 2. The arithmetic is `crypto-bigint`'s. Time depends on the exponent's length only.
 
-#[cfg(target_arch = "x86_64")]
-mod ifma;
 mod library;
 mod power;
 mod primes;
@@ -59,17 +56,8 @@ struct Modp<F: Field> {
     field: F,
     /// p - 1, big endian.
     minus_one: Vec<u8>,
-    /// Powers of the generator, for the groups of today's peers: 32 KiB and 84 KiB, or a quarter more.
+    /// Powers of the generator, for the groups of today's peers: 32 KiB and 84 KiB.
     comb: Option<Comb<F>>,
-}
-
-/// The fastest arithmetic for a prime of `L` words or `K` vectors.
-fn fastest<const L: usize, const K: usize>(prime: &[u8], library: Library<L>, comb_bytes: Option<usize>) -> Box<dyn Prime> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(field) = ifma::Ifma::<K>::new(prime, &library) {
-        return Box::new(Modp::new(prime, field, comb_bytes));
-    }
-    Box::new(Modp::new(prime, library, comb_bytes))
 }
 
 fn prime(group: DhGroup) -> Result<&'static dyn Prime, CryptoError> {
@@ -83,23 +71,25 @@ fn prime(group: DhGroup) -> Result<&'static dyn Prime, CryptoError> {
             Ok(&**PRIME)
         }};
     }
-    const fn comb(group: DhGroup) -> Option<usize> {
-        Some(exponent_bits(group) / 8)
-    }
     match group {
         DhGroup::Modp768 => group!(U768, MODP_768, plain),
         DhGroup::Modp1024 => group!(U1024, MODP_1024, plain),
         DhGroup::Modp1536 => group!(U1536, MODP_1536, plain),
-        DhGroup::Modp2048 => group!(U2048, MODP_2048, |p: &[u8], l| fastest::<_, 5>(p, l, comb(DhGroup::Modp2048))),
-        DhGroup::Modp3072 => group!(U3072, MODP_3072, |p: &[u8], l| fastest::<_, 8>(p, l, comb(DhGroup::Modp3072))),
-        DhGroup::Modp4096 => group!(U4096, MODP_4096, |p: &[u8], l| fastest::<_, 10>(p, l, None)),
+        DhGroup::Modp2048 => group!(U2048, MODP_2048, |p, l| with_powers(p, l, DhGroup::Modp2048)),
+        DhGroup::Modp3072 => group!(U3072, MODP_3072, |p, l| with_powers(p, l, DhGroup::Modp3072)),
+        DhGroup::Modp4096 => group!(U4096, MODP_4096, plain),
         DhGroup::Modp6144 => group!(U6144, MODP_6144, plain),
         DhGroup::Modp8192 => group!(U8192, MODP_8192, plain),
         DhGroup::Ecp256 | DhGroup::Ecp384 | DhGroup::Ecp521 | DhGroup::X25519 | DhGroup::MlKem768 => Err(CryptoError::Internal),
     }
 }
 
-/// The library's arithmetic, without a table.
+/// With a table of the generator's powers.
+fn with_powers<const L: usize>(prime: &[u8], library: Library<L>, group: DhGroup) -> Box<dyn Prime> {
+    Box::new(Modp::new(prime, library, Some(exponent_bits(group) / 8)))
+}
+
+/// Without a table.
 fn plain<const L: usize>(prime: &[u8], library: Library<L>) -> Box<dyn Prime> {
     Box::new(Modp::new(prime, library, None))
 }
@@ -250,18 +240,6 @@ mod tests {
                 .wrapping_add(middle.shl_vartime(64).unwrap());
             assert_eq!(p, modulus(group).resize(WIDTH), "{}", group.name());
         }
-    }
-
-    #[test]
-    fn tables_serve_both_kinds_of_arithmetic() {
-        // The group above may be served by either; the library must work without the other.
-        let (p, bytes) = (Odd::<U2048>::from_be_hex(primes::MODP_2048), modulus(DhGroup::Modp2048).to_be_bytes().into_vec());
-        let slow = Modp::new(&bytes, Library::new(p), Some(32));
-        let secret = DhGroup::Modp2048.generate(&mut Seeded::new(9));
-        let x = exponent(DhGroup::Modp2048, &mut Seeded::new(9));
-        assert_eq!(secret.public().unwrap(), slow.public(x.expose()));
-        let peer = slow.public(&[0x55; 32]);
-        assert_eq!(secret.shared(&peer).unwrap(), slow.shared(x.expose(), &peer).unwrap());
     }
 
     #[test]

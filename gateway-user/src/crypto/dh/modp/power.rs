@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use zeroize::Zeroize;
 
-/// Multiplication modulo one prime, in whatever form the elements are fastest.
+/// Multiplication modulo one prime, in whatever form its elements are.
 pub(super) trait Field: Sync + Send {
     /// A number modulo the prime.
     type Element: Copy + Zeroize + Send + Sync;
