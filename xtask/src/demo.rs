@@ -2,8 +2,9 @@
 
 use crate::guest::{self, JobCommand, Kernel};
 use crate::host::{cargo, run as run_command, say, target};
+use crate::lab_interop::Peer;
 use crate::{GuestChoice, lab_binary, setup};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,6 @@ use std::path::{Path, PathBuf};
 /// One scenario, calibration, four events and their checks, ends within this many seconds.
 const SCENARIO_LIMIT_S: u64 = 420;
 const SELFTEST_LIMIT_S: u64 = 240;
-/// Hold time of the lab less one hello, ms: a guest that stands still for so long makes its own standby take over.
-const STALL_MS: f64 = 200.0;
-
 /// Options of the demo.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -26,6 +24,27 @@ pub struct Options {
     /// Who starts the tunnel. `both`: the peer in the first run, the gateway in the second.
     #[arg(long, value_enum, default_value = "both")]
     initiator: Initiator,
+    /// The remote peer.
+    #[arg(long, value_enum, default_value = "strongswan")]
+    peer: Peer,
+    /// HSRP hello, ms.
+    #[arg(long, default_value_t = 100)]
+    hello: u64,
+    /// HSRP hold, ms.
+    #[arg(long, default_value_t = 300)]
+    hold: u64,
+    /// Other addresses than the guide's, chosen by this seed.
+    #[arg(long, value_name = "SEED")]
+    addresses: Option<u64>,
+    /// Traffic flows for this long before each event, ms: one time for all, or four.
+    #[arg(long, value_name = "MS", num_args = 1..=4)]
+    kill_at: Vec<u64>,
+    /// Times before the events chosen by this seed (up to 3 s each).
+    #[arg(long, value_name = "SEED", conflicts_with = "kill_at")]
+    kill_seed: Option<u64>,
+    /// Hosts on both LANs send malformed IKE, ESP, HSRP and SSP the whole time, chosen by this seed.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1")]
+    hostile: Option<u64>,
     /// Write the JSON lines here, too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -51,11 +70,71 @@ type Run = (&'static str, &'static str);
 impl Options {
     /// What `cargo xtask test` runs.
     pub fn all(guest: GuestChoice) -> Self {
-        Self { guest, suite: Suite::Both, initiator: Initiator::Both, json: None }
+        Self {
+            guest,
+            suite: Suite::Both,
+            initiator: Initiator::Both,
+            peer: Peer::Strongswan,
+            hello: 100,
+            hold: 300,
+            addresses: None,
+            kill_at: Vec::new(),
+            kill_seed: None,
+            hostile: None,
+            json: None,
+        }
+    }
+
+    /// The same scenario with everything else: another peer, addresses, timers, kill times, and hosts that mean no good.
+    #[cfg(test)]
+    pub fn other(guest: GuestChoice) -> Self {
+        Self {
+            suite: Suite::Default,
+            initiator: Initiator::Gateway,
+            peer: Peer::Libreswan,
+            hello: 150,
+            hold: 500,
+            addresses: Some(20_260_101),
+            kill_seed: Some(7),
+            hostile: Some(11),
+            ..Self::all(guest)
+        }
+    }
+
+    /// What the lab is told beyond suite and initiator.
+    fn lab_arguments(&self, root: &Path) -> Result<Vec<String>> {
+        ensure!(self.hold > self.hello, "--hold {} must be more than --hello {}", self.hold, self.hello);
+        let mut out = vec!["--hello".into(), self.hello.to_string(), "--hold".into(), self.hold.to_string()];
+        if self.peer == Peer::Libreswan {
+            out.extend(["--peer".into(), "libreswan".into()]);
+            out.extend(["--libreswan".into(), setup::libreswan(root).to_string_lossy().into_owned()]);
+        }
+        for (name, seed) in [("--addresses", self.addresses), ("--hostile", self.hostile)] {
+            out.extend(seed.into_iter().flat_map(|s| [name.to_owned(), s.to_string()]));
+        }
+        out.push("--kill-at".into());
+        out.extend(self.waits_ms().map(|ms| ms.to_string()));
+        Ok(out)
+    }
+
+    /// Milliseconds before each of the four events.
+    fn waits_ms(&self) -> [u64; 4] {
+        if let Some(seed) = self.kill_seed {
+            // Knuth's linear congruential generator: enough for four times.
+            let mut state = seed;
+            return [(); 4].map(|()| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % 3000
+            });
+        }
+        let last = self.kill_at.last().copied().unwrap_or(0);
+        [0, 1, 2, 3].map(|n| self.kill_at.get(n).copied().unwrap_or(last))
     }
 
     fn runs(&self) -> Vec<Run> {
         let suites: &[&'static str] = match self.suite {
+            // Debian's libreswan knows no group 2.
+            Suite::Both if self.peer == Peer::Libreswan => &["default"],
             Suite::Default => &["default"],
             Suite::Guide => &["guide"],
             Suite::Both => &["default", "guide"],
@@ -71,19 +150,24 @@ impl Options {
 
 /// Sets everything up and runs; true when every promise of every run holds.
 pub fn run(root: &Path, options: &Options) -> Result<bool> {
+    ensure!(
+        options.peer != Peer::Libreswan || options.suite != Suite::Guide,
+        "Debian's libreswan has no group 2, which the guide's suite needs: leave --suite out, or take --peer strongswan"
+    );
+    let arguments = options.lab_arguments(root)?;
     setup::toolchain(root)?;
     let kernel = setup::lab(root, options.guest)?;
     build(root)?;
     let mut json = String::new();
     let mut ok = true;
     for (suite, initiator) in options.runs() {
-        let (mut passed, mut line) = scenario(root, &kernel, suite, initiator)?;
-        // With a hold time of 300 ms a guest that stood still for so long took its own nodes for dead: such a run says nothing.
+        let (mut passed, mut line) = scenario(root, &kernel, suite, initiator, &arguments)?;
+        // A guest that stood still for the hold time less one hello took its own nodes for dead: such a run says nothing.
         let stood_still_ms = stall_ms(&line);
-        if !passed && !matches!(kernel, Kernel::Machine) && stood_still_ms >= STALL_MS {
+        if !passed && !matches!(kernel, Kernel::Machine) && stood_still_ms >= options.hold.saturating_sub(options.hello) as f64 {
             println!("{line}");
             say(&format!("the guest stood still for {stood_still_ms:.0} ms (its bare timer says so): the run is repeated once"));
-            (passed, line) = scenario(root, &kernel, suite, initiator)?;
+            (passed, line) = scenario(root, &kernel, suite, initiator, &arguments)?;
         }
         ok &= passed;
         println!("{line}");
@@ -108,11 +192,11 @@ pub fn build(root: &Path) -> Result<()> {
     run_command(cargo(root).args(["build", "--release", "--quiet", "-p", "gateway-user", "-p", "gateway-tests", "--bins"]))
 }
 
-fn scenario(root: &Path, kernel: &Kernel, suite: &str, initiator: &str) -> Result<(bool, String)> {
+fn scenario(root: &Path, kernel: &Kernel, suite: &str, initiator: &str, arguments: &[String]) -> Result<(bool, String)> {
     let dir = guest::run_dir(root, &format!("{suite}-{initiator}"))?;
     say(&format!("scenario {suite}, started by the {initiator}, {}; files in {}", kernel.title(), dir.display()));
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let argv = [
+    let mut argv = vec![
         text(lab_binary(root)),
         "scenario".into(),
         "--dir".into(),
@@ -128,9 +212,10 @@ fn scenario(root: &Path, kernel: &Kernel, suite: &str, initiator: &str) -> Resul
         "--kernel".into(),
         kernel.title().into(),
     ];
+    argv.extend_from_slice(arguments);
     let command = JobCommand {
         name: format!("{suite}-{initiator}"),
-        argv: argv.into(),
+        argv,
         env: vec![],
         cwd: dir.clone(),
         timeout_s: limit(kernel, SCENARIO_LIMIT_S),
@@ -167,7 +252,7 @@ pub fn limit(kernel: &Kernel, seconds: u64) -> u64 {
 }
 
 /// A line of the lab, at once even into a pipe.
-fn print_line(line: &str) {
+pub fn print_line(line: &str) {
     println!("{line}");
     let _ = std::io::stdout().flush();
 }
@@ -188,5 +273,16 @@ mod tests {
         assert_eq!(Options::all(GuestChoice::Auto).runs(), [("default", "peer"), ("guide", "gateway")]);
         let one = Options { suite: Suite::Guide, ..Options::all(GuestChoice::Auto) };
         assert_eq!(one.runs(), [("guide", "peer"), ("guide", "gateway")]);
+        assert_eq!(Options::other(GuestChoice::Auto).runs(), [("default", "gateway")]);
+    }
+
+    #[test]
+    fn kill_times_are_one_for_all_or_four_or_chosen() {
+        let with = |kill_at: &[u64]| Options { kill_at: kill_at.to_vec(), ..Options::all(GuestChoice::Auto) }.waits_ms();
+        assert_eq!(with(&[]), [0; 4]);
+        assert_eq!(with(&[700]), [700; 4]);
+        assert_eq!(with(&[1, 2, 3, 4]), [1, 2, 3, 4]);
+        let chosen = Options::other(GuestChoice::Auto).waits_ms();
+        assert!(chosen.iter().all(|ms| *ms < 3000) && chosen[0] != chosen[1], "{chosen:?}");
     }
 }

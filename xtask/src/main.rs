@@ -5,6 +5,7 @@ mod ebpf;
 mod fuzz;
 mod guest;
 mod host;
+mod lab_interop;
 mod qemu;
 mod setup;
 mod test;
@@ -28,6 +29,8 @@ enum Command {
     Setup,
     /// The main job, end to end, with its report.
     Demo(demo::Options),
+    /// Scenarios of a table against strongSwan and libreswan, as a matrix.
+    Interop(lab_interop::Options),
     /// Everything that must hold: style, layers, unit, kernel and lab tests.
     Test {
         /// Kernel for the tests that need ESP.
@@ -96,6 +99,7 @@ fn run() -> Result<ExitCode> {
             ExitCode::SUCCESS
         }
         Command::Demo(options) => verdict(demo::run(&root, &options)?),
+        Command::Interop(options) => verdict(lab_interop::run(&root, &options)?),
         Command::Test { guest } => verdict(test::run(&root, guest)?),
         Command::Tidy => verdict(tidy::run(&root)?),
         Command::Fuzz(options) => {

@@ -1,10 +1,10 @@
 //! `cargo xtask setup`: installs and builds what is missing, and says so.
 
 use crate::guest::{self, Kernel};
-use crate::host::{has_program, is_root, run, run_quiet, say};
+use crate::host::{has_program, is_root, run, run_quiet, say, target};
 use crate::{GuestChoice, ebpf};
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Debian packages by a file each of them brings, and why.
@@ -15,7 +15,15 @@ const LAB_PACKAGES: &[(&str, &str, &str)] = &[
     ("/sbin/ip", "iproute2", "network namespaces"),
     ("/sbin/modprobe", "kmod", "kernel modules"),
     ("/usr/bin/tshark", "tshark", "a second reader of the lab's captures"),
+    ("/usr/bin/certutil", "libnss3-tools", "the other remote peer's certificates"),
+    ("/usr/lib/x86_64-linux-gnu/libldns.so.3", "libldns3", "a library of the other remote peer"),
+    ("/usr/lib/x86_64-linux-gnu/libunbound.so.8", "libunbound8", "a library of the other remote peer"),
+    ("/usr/lib/x86_64-linux-gnu/libevent_pthreads-2.1.so.7", "libevent-pthreads-2.1-7", "a library of the other remote peer"),
+    ("/usr/lib/x86_64-linux-gnu/libcurl-nss.so.4", "libcurl3-nss", "a library of the other remote peer"),
 ];
+
+/// The other remote peer. Debian does not let it stand beside strongSwan, so it is fetched and unpacked, never installed.
+const LIBRESWAN: &str = "libreswan";
 
 /// Everything a build, the demo and the tests need.
 pub fn everything(root: &Path) -> Result<()> {
@@ -35,10 +43,45 @@ pub fn lab(root: &Path, choice: GuestChoice) -> Result<Kernel> {
     let missing: Vec<_> =
         LAB_PACKAGES.iter().filter(|(file, _, _)| !Path::new(file).exists()).map(|(_, package, why)| (*package, *why)).collect();
     install(&missing)?;
+    unpack_libreswan(root)?;
     let kernel = guest::choose(root, choice)?;
     install(&guest::missing_packages(&kernel))?;
     guest::prepare(root, &kernel)?;
     Ok(kernel)
+}
+
+/// Folder into which libreswan is unpacked.
+pub fn libreswan(root: &Path) -> PathBuf {
+    target(root).join(LIBRESWAN)
+}
+
+fn unpack_libreswan(root: &Path) -> Result<()> {
+    let folder = libreswan(root);
+    if folder.join("usr/libexec/ipsec/pluto").exists() {
+        return Ok(());
+    }
+    say("fetching libreswan: the other remote peer (unpacked below target, not installed)");
+    let fetched = target(root).join("libreswan.download");
+    let _ = std::fs::remove_dir_all(&fetched);
+    std::fs::create_dir_all(&fetched)?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(&fetched).args(["-q", "download", LIBRESWAN]);
+        command
+    };
+    if run_quiet(&mut download()).is_err() {
+        say("updating the package lists: the download failed with those that are here");
+        run_quiet(Command::new("apt-get").args(["-q", "update"]))?;
+        run(&mut download())?;
+    }
+    let package = std::fs::read_dir(&fetched)?
+        .filter_map(|e| Some(e.ok()?.path()))
+        .find(|p| p.extension().is_some_and(|e| e == "deb"))
+        .with_context(|| format!("apt-get download {LIBRESWAN} left no package in {}", fetched.display()))?;
+    let _ = std::fs::remove_dir_all(&folder);
+    run_quiet(Command::new("dpkg").arg("-x").args([&package, &folder]))?;
+    let _ = std::fs::remove_dir_all(&fetched);
+    Ok(())
 }
 
 /// Installs Debian packages, each with its reason.

@@ -2,7 +2,7 @@
 
 use crate::guest::{self, JobCommand, Kernel};
 use crate::host::{cargo, say};
-use crate::{GuestChoice, demo, setup, tidy};
+use crate::{GuestChoice, demo, lab_interop, setup, tidy};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -111,6 +111,12 @@ pub fn run(root: &Path, choice: GuestChoice) -> Result<bool> {
         println!("demo: {error:#}");
     }
     tally.part("demo", demo.is_ok_and(|ok| ok));
+    say("scenarios against strongSwan and libreswan");
+    let interop = lab_interop::all_on(root, &kernel);
+    if let Err(error) = &interop {
+        println!("interop: {error:#}");
+    }
+    tally.part("interop", interop.is_ok_and(|ok| ok));
     say("the demo's HSRP packets as tshark reads them");
     let read = tshark(root);
     if let Err(error) = &read {

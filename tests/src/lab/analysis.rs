@@ -24,8 +24,12 @@ pub struct Wire {
     pub shunted: u64,
     /// (SPI, sequence) pairs seen twice.
     pub pairs_twice: u64,
+    /// Of these, from the peer: a wire that repeats packets does that.
+    pub pairs_twice_of_peer: u64,
     /// Clear-text packets of a protected flow.
     pub clear_text: u64,
+    /// Of these, from the peer: some peers have no block policy and send what is on its way when their SA ends.
+    pub clear_text_of_peer: u64,
     /// The first few violations, for people.
     pub samples: Vec<String>,
 }
@@ -45,6 +49,7 @@ pub fn wire(records: &[Record], vip: Ipv4Addr) -> Wire {
                     wire.shunted += 1;
                 } else if again.is_some() {
                     wire.pairs_twice += 1;
+                    wire.pairs_twice_of_peer += u64::from(!by_gateway);
                     wire.sample(|| format!("ESP {src} > {dst} SPI {spi:#010x} sequence {seq} again, from {:?}", record.port), record.at_ns);
                 } else if by_gateway {
                     wire.esp_out += 1;
@@ -56,6 +61,7 @@ pub fn wire(records: &[Record], vip: Ipv4Addr) -> Wire {
             }
             Frame::Clear { src, dst, protocol } => {
                 wire.clear_text += 1;
+                wire.clear_text_of_peer += u64::from(record.port == Port::Far);
                 wire.sample(|| format!("clear text {src} > {dst} protocol {protocol}, from {:?}", record.port), record.at_ns);
             }
             Frame::Ike { .. } | Frame::Other => {}

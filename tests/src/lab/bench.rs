@@ -1,10 +1,11 @@
 //! Topology, captures and traffic together, and what must work after an event.
 
 use super::capture::Capture;
-use super::peer::{DPD_DELAY_S, KernelSas, StrongSwan};
+use super::frames::{Frame, Port, exchange};
+use super::peer::{DPD_DELAY_S, KernelSas, Remote};
 use super::report::{BothWays, CaptureReport, Check, Report};
 use super::tcp::Transfer;
-use super::topology::{ISW, OSW, Topology, VIP_OUT};
+use super::topology::{ISW, OSW, PEER_IKE, Topology, VIP_OUT};
 use super::traffic::{Traffic, Way};
 use super::{analysis, sys};
 use anyhow::{Context, Result, bail, ensure};
@@ -112,20 +113,27 @@ impl Bench {
         }
     }
 
-    /// The peer asks whether we live as soon as the tunnel is silent, and has to get its answer.
-    pub fn check_dpd(&self, peer: &StrongSwan) -> Result<Check> {
+    /// The peer asks whether we live as soon as the tunnel is silent, and has to get its answer. Both are informational messages on the outside
+    /// LAN, and nothing else is while no packet flows.
+    pub fn check_dpd(&self) -> Result<Check> {
         self.pause();
-        let mark = peer.mark();
+        sys::sleep_ms(50);
+        let from_ns = sys::now_ns();
         let begin = Instant::now();
         let end = begin + Duration::from_secs(3 * DPD_DELAY_S + 4);
         let outcome = loop {
-            let lines = peer.log_since(mark);
-            let asked = lines.iter().position(|l| l.contains("generating INFORMATIONAL_V1") && l.contains("N(DPD)"));
-            let answered = lines.iter().rposition(|l| l.contains("parsed INFORMATIONAL_V1") && l.contains("N(DPD_ACK)"));
+            let (asked, answered) = self.outside.with(|log| {
+                let informational = |far: bool, since: u64| {
+                    let later = log.records.iter().rev().take_while(|r| r.at_ns >= since);
+                    later.filter(|r| (r.port == Port::Far) == far).filter(|r| is_informational(&r.frame)).map(|r| r.at_ns).last()
+                };
+                let asked = informational(true, from_ns);
+                (asked, asked.and_then(|asked| informational(false, asked)))
+            });
             match (asked, answered) {
-                (Some(asked), Some(answered)) if answered > asked => break Ok(()),
+                (Some(_), Some(_)) => break Ok(()),
                 (asked, _) if Instant::now() > end => {
-                    break Err(if asked.is_some() { "the peer's R-U-THERE was not answered" } else { "the peer did not send R-U-THERE" });
+                    break Err(if asked.is_some() { "the peer's question was not answered" } else { "the peer did not ask" });
                 }
                 _ => sys::sleep_ms(100),
             }
@@ -143,7 +151,7 @@ impl Bench {
     }
 
     /// A rekey of the child SA, started by `start`: new SAs carry traffic both ways and nothing is lost.
-    pub fn check_rekey(&mut self, peer: &StrongSwan, start: impl FnOnce() -> Result<()>) -> Result<Check> {
+    pub fn check_rekey(&mut self, peer: &dyn Remote, start: impl FnOnce() -> Result<()>) -> Result<Check> {
         let before = peer.sas()?;
         let begin = Instant::now();
         let mut took_ms = 0.0;
@@ -177,7 +185,7 @@ impl Bench {
     pub fn check_ike_rekey(
         &mut self,
         name: &'static str,
-        peer: &StrongSwan,
+        peer: &dyn Remote,
         start: impl FnOnce() -> Result<()>,
     ) -> Result<(&'static str, Check)> {
         let before = peer.sas()?;
@@ -190,7 +198,7 @@ impl Bench {
                 problem = Some(format!("{error:#}"));
                 return Ok(());
             }
-            while !peer.log_since(mark).iter().any(|l| l.contains("IKE_SA gw[") && l.contains("established between")) {
+            while peer.established_since(mark) == 0 {
                 if begin.elapsed() > REKEY_LIMIT {
                     problem = Some("the peer established no new ISAKMP SA".to_owned());
                     break;
@@ -217,10 +225,10 @@ impl Bench {
         traffic.finish();
         let files = [outside.file.clone(), inside.file.clone()];
         let logs = [outside.finish(), inside.finish()];
-        report.wire = analysis::wire(&logs[0].records, VIP_OUT);
-        report.ike = analysis::ike(&logs[0].records, VIP_OUT, 0, u64::MAX);
+        report.wire = analysis::wire(&logs[0].records, VIP_OUT.ip());
+        report.ike = analysis::ike(&logs[0].records, VIP_OUT.ip(), 0, u64::MAX);
         for event in &mut report.events {
-            event.ike = analysis::ike(&logs[0].records, VIP_OUT, event.at_ns, event.until_ns);
+            event.ike = analysis::ike(&logs[0].records, VIP_OUT.ip(), event.at_ns, event.until_ns);
         }
         for (file, log) in files.iter().zip(&logs) {
             report.captures.push(CaptureReport { file: file.display().to_string(), frames: log.frames, dropped: log.dropped });
@@ -246,6 +254,12 @@ impl Bench {
         self.tcp = Some(Transfer::start().context("TCP transfer")?);
         Ok(())
     }
+}
+
+/// A message between the two tunnel ends that asks or answers whether the other lives, as far as the outside can tell.
+pub fn is_informational(frame: &Frame) -> bool {
+    let peer = PEER_IKE.ip();
+    matches!(frame, Frame::Ike { exchange: exchange::INFORMATIONAL | exchange::INFORMATIONAL_2, src, dst, .. } if *src == peer || *dst == peer)
 }
 
 fn verdict(problem: Option<String>, traffic: BothWays, took_ms: f64) -> Check {

@@ -1,8 +1,7 @@
 //! Reads captured Ethernet frames, as far as the report needs them. Pure.
 
-use super::sys::network;
+use super::plan::plan;
 use super::tcp::{FNV_START, fnv};
-use super::topology::PROTECTED;
 use std::net::Ipv4Addr;
 
 /// Where a frame entered the outside LAN.
@@ -86,6 +85,8 @@ pub mod exchange {
     pub const INFORMATIONAL: u8 = 5;
     /// Quick mode.
     pub const QUICK: u8 = 32;
+    /// Informational of IKEv2 (RFC 7296 3.1).
+    pub const INFORMATIONAL_2: u8 = 37;
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -103,7 +104,7 @@ fn ip(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
 
 /// True for an address of the protected network.
 pub fn protected(address: Ipv4Addr) -> bool {
-    network(PROTECTED).is_some_and(|(net, mask)| u32::from(address) & mask == net)
+    u32::from(address) >> 8 == u32::from(plan().peer_inside) >> 8
 }
 
 /// Classifies one Ethernet frame. Whatever cannot be read is [`Frame::Other`].

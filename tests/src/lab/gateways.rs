@@ -1,6 +1,7 @@
 //! The two gateways, run and asked as an operator would: the release binary, a manifest, the command line.
 
 use super::peer::Suite;
+use super::plan::plan;
 use super::sys;
 use super::topology::Node;
 use anyhow::{Context, Result, bail, ensure};
@@ -31,6 +32,28 @@ pub enum Role {
     Other,
 }
 
+/// How the manifests of a run differ from the examples.
+#[derive(Clone, Copy)]
+pub struct Recipe<'a> {
+    /// Folder of the example manifests.
+    pub examples: &'a Path,
+    /// Which of them.
+    pub suite: Suite,
+    /// HSRP hello, ms.
+    pub hello_ms: u64,
+    /// HSRP hold, ms.
+    pub hold_ms: u64,
+    /// Keys to replace, after everything else: path with slashes, and YAML.
+    pub changes: &'a [(String, String)],
+}
+
+impl<'a> Recipe<'a> {
+    /// The examples with the lab's timers.
+    pub fn new(examples: &'a Path, suite: Suite) -> Self {
+        Self { examples, suite, hello_ms: HELLO_MS, hold_ms: HOLD_MS, changes: &[] }
+    }
+}
+
 /// Both gateways.
 pub struct Gateways {
     binary: PathBuf,
@@ -43,8 +66,9 @@ pub struct Gateways {
 }
 
 impl Gateways {
-    /// Prepares manifests in `dir` from the examples in `examples`; nothing is started.
-    pub fn prepare(binary: &Path, examples: &Path, suite: Suite, dir: &Path) -> Result<Self> {
+    /// Prepares manifests in `dir`; nothing is started.
+    pub fn prepare(binary: &Path, recipe: &Recipe<'_>, dir: &Path) -> Result<Self> {
+        let Recipe { examples, suite, .. } = *recipe;
         let mut psk = None;
         let mut manifests = Vec::new();
         let (ssp_secret, psk_secret) = (random_secret()?, random_secret()?);
@@ -59,9 +83,9 @@ impl Gateways {
             };
             let source = examples.join(format!("example-{number}{suffix}.yaml"));
             let text = std::fs::read_to_string(&source).with_context(|| source.display().to_string())?;
-            let mut manifest: Yaml = serde_yaml::from_str(&text).with_context(|| source.display().to_string())?;
+            let mut manifest: Yaml = serde_yaml::from_str(&plan().translate(&text)).with_context(|| source.display().to_string())?;
             let files = Files { node, dir, ssp: &ssp_secret, psk: &psk_secret };
-            let key = adapt(&mut manifest, &files).with_context(|| source.display().to_string())?;
+            let key = adapt(&mut manifest, &files, recipe).with_context(|| source.display().to_string())?;
             ensure!(psk.replace(key.clone()).is_none_or(|other| other == key), "the two manifests name different pre-shared keys");
             let file = dir.join(format!("{}.yaml", node.name()));
             std::fs::write(&file, serde_yaml::to_string(&manifest)?)?;
@@ -120,9 +144,14 @@ impl Gateways {
         Ok(())
     }
 
+    /// A node's log so far.
+    pub fn log(&self, node: Node) -> String {
+        std::fs::read_to_string(self.dir.join(format!("{}.log", node.name()))).unwrap_or_default()
+    }
+
     /// Last lines of a node's log.
     pub fn log_tail(&self, node: Node) -> String {
-        let text = std::fs::read_to_string(self.dir.join(format!("{}.log", node.name()))).unwrap_or_default();
+        let text = self.log(node);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
@@ -259,13 +288,13 @@ impl Files<'_> {
 
 /// Makes a manifest of the examples fit the lab: short timers, secrets of this run, own socket and pin folder.
 /// Answers the pre-shared key.
-fn adapt(manifest: &mut Yaml, files: &Files<'_>) -> Result<String> {
+fn adapt(manifest: &mut Yaml, files: &Files<'_>, recipe: &Recipe<'_>) -> Result<String> {
     let text = |value: &str| Yaml::String(value.to_owned());
     for (_, interface) in entries(manifest, "interfaces")? {
         let standby = interface.get_mut("standby").context("interface without standby")?;
         standby["delay"] = serde_yaml::from_str("{ minimum: 200ms, reload: 500ms }")?;
         for (_, group) in entries(standby, "groups")? {
-            group["timers"] = serde_yaml::from_str(&format!("{{ hello: {HELLO_MS}ms, hold: {HOLD_MS}ms }}"))?;
+            group["timers"] = serde_yaml::from_str(&format!("{{ hello: {}ms, hold: {}ms }}", recipe.hello_ms, recipe.hold_ms))?;
         }
     }
     let file = files.secret("ssp.secret", files.ssp)?;
@@ -290,7 +319,25 @@ fn adapt(manifest: &mut Yaml, files: &Files<'_>) -> Result<String> {
     // Real XDP in native mode, or the lab fails: no silent way around.
     manifest["dataplane"]["xdp"] = text("native");
     manifest["dataplane"]["pin_dir"] = text(Gateways::pin_dir(files.node).to_str().context("pin folder")?);
+    for (path, yaml) in recipe.changes {
+        change(manifest, path, yaml).with_context(|| path.clone())?;
+    }
     psk.context("crypto.isakmp.key is empty")
+}
+
+/// Puts a value at a path (`crypto/isakmp/policy`); what is not there yet is made.
+fn change(manifest: &mut Yaml, path: &str, yaml: &str) -> Result<()> {
+    let mut at = manifest;
+    for key in path.split('/') {
+        if !at.is_mapping() {
+            *at = Yaml::Mapping(serde_yaml::Mapping::new());
+        }
+        let key = key.parse::<u64>().map_or_else(|_| Yaml::String(key.to_owned()), Yaml::from);
+        let map = at.as_mapping_mut().context("not a mapping")?;
+        at = map.entry(key).or_insert(Yaml::Null);
+    }
+    *at = serde_yaml::from_str(yaml)?;
+    Ok(())
 }
 
 fn entries<'a>(value: &'a mut Yaml, key: &str) -> Result<impl Iterator<Item = (&'a Yaml, &'a mut Yaml)>> {
@@ -401,9 +448,12 @@ mod tests {
              ssp: { 1: { secret_file: x } }\ncrypto: { isakmp: { key: [ { address: 1.1.1.1, secret_file: y } ] } }\n",
         )
         .unwrap();
-        let psk = adapt(&mut manifest, &Files { node: Node::B, dir: &dir, ssp: "s", psk: "p" }).unwrap();
+        let changes = [("crypto/isakmp/dpd".to_owned(), "{ interval: 2s }".to_owned())];
+        let recipe = Recipe { hold_ms: 900, changes: &changes, ..Recipe::new(Path::new("."), Suite::Default) };
+        let psk = adapt(&mut manifest, &Files { node: Node::B, dir: &dir, ssp: "s", psk: "p" }, &recipe).unwrap();
+        assert_eq!(manifest["crypto"]["isakmp"]["dpd"]["interval"], Yaml::String("2s".into()));
         assert_eq!(psk, "p");
-        assert_eq!(manifest["interfaces"]["inside"]["standby"]["groups"][1]["timers"]["hold"], Yaml::String("300ms".into()));
+        assert_eq!(manifest["interfaces"]["inside"]["standby"]["groups"][1]["timers"]["hold"], Yaml::String("900ms".into()));
         assert_eq!(manifest["control"]["socket"], Yaml::String("/run/gwlab-b.sock".into()));
         let file = manifest["ssp"][1]["secret_file"].as_str().unwrap();
         assert_eq!(std::fs::read_to_string(file).unwrap(), "s\n");

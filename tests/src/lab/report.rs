@@ -135,6 +135,12 @@ pub struct Report {
     pub initiator: String,
     /// Where it ran.
     pub kernel: String,
+    /// The remote peer's implementation.
+    pub peer: String,
+    /// Virtual addresses and the peer's.
+    pub addresses: String,
+    /// Frames that hosts which mean no good sent during the run; `None` without such hosts.
+    pub hostile: Option<u64>,
     /// HSRP timers, ms.
     pub hello_hold_ms: [u64; 2],
     /// UDP rate, packets per second each way.
@@ -253,6 +259,10 @@ impl Report {
             format!("{} packets", self.wire.clear_text),
         );
         for (name, text) in CHECKS {
+            if *name == PEER_IKE_REKEY && self.peer == "libreswan" {
+                // It renews a phase 1 by its lifetime only.
+                continue;
+            }
             let all: Vec<(&str, &Check)> = std::iter::once(("before any event", &self.checks_before))
                 .chain(self.events.iter().map(|e| (e.name, &e.checks)))
                 .flat_map(|(at, checks)| checks.iter().filter(|(n, _)| n == name).map(move |(_, c)| (at, c)))
@@ -323,6 +333,12 @@ impl Report {
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "== {} ({}), tunnel started by the {}, {}", self.suite, self.algorithms, self.initiator, self.kernel)?;
+        if !self.peer.is_empty() {
+            writeln!(out, "peer {}, addresses {}", self.peer, self.addresses)?;
+        }
+        if let Some(frames) = self.hostile {
+            writeln!(out, "{frames} malformed frames from hosts on both LANs during the run")?;
+        }
         writeln!(
             out,
             "HSRP hello {} ms, hold {} ms; UDP {} packets/s each way; tunnel up in {:.0} ms; lab jitter p50 {:.2} / p99 {:.2} / p99.9 {:.2} / max {:.2} ms",

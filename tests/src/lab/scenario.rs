@@ -1,9 +1,11 @@
 //! The main job, end to end: a tunnel that outlives its gateway.
 
 use super::bench::{Bench, same_sas};
-use super::gateways::{Gateways, HELLO_MS, HOLD_MS};
+use super::gateways::{Gateways, Recipe};
+use super::hostile::Hostile;
 use super::jitter::{Jitter, Lateness};
-use super::peer::{Settings, StrongSwan, Suite, refused, xfrm_stat};
+use super::peer::{self, Implementation, Remote, Settings, Suite, refused, xfrm_stat};
+use super::plan::plan;
 use super::report::{Checks, Event, GATEWAY_IKE_REKEY, JitterReport, PEER_IKE_REKEY, Report};
 use super::topology::{Node, PEER, PEER_IKE};
 use super::traffic::{Loss, Way};
@@ -52,8 +54,18 @@ pub struct Options {
     pub examples: PathBuf,
     /// Algorithms.
     pub suite: Suite,
+    /// The remote peer.
+    pub peer: Implementation,
+    /// Where libreswan was unpacked.
+    pub libreswan: Option<PathBuf>,
     /// Who starts the tunnel.
     pub initiator: Initiator,
+    /// HSRP hello and hold, ms.
+    pub timers_ms: [u64; 2],
+    /// Traffic flows for this long before each event, ms, on top of what every run waits.
+    pub kill_at_ms: [u64; 4],
+    /// Seed of the hosts that send malformed packets the whole time; `None`: none do.
+    pub hostile: Option<u64>,
     /// Where this runs, for the report.
     pub kernel: String,
 }
@@ -65,7 +77,9 @@ pub fn run(options: &Options) -> Report {
         algorithms: options.suite.title().to_owned(),
         initiator: options.initiator.name().to_owned(),
         kernel: options.kernel.clone(),
-        hello_hold_ms: [HELLO_MS, HOLD_MS],
+        peer: options.peer.name().to_owned(),
+        addresses: format!("{} and {}, peer {}", plan().vips[0], plan().vips[1], plan().peer_ike),
+        hello_hold_ms: options.timers_ms,
         ..Report::default()
     };
     if let Err(error) = stage(options, &mut report) {
@@ -78,16 +92,21 @@ pub fn run(options: &Options) -> Report {
 fn stage(options: &Options, report: &mut Report) -> Result<()> {
     println!("- namespaces, bridges, captures in {}", options.dir.display());
     let bench = Bench::start(&options.dir)?;
-    let gateways = Gateways::prepare(&options.gateway, &options.examples, options.suite, &options.dir)?;
-    let peer = StrongSwan::start(&Settings::peer(options.suite, &gateways.psk), &options.dir)?;
+    let [hello_ms, hold_ms] = options.timers_ms;
+    let recipe = Recipe { hello_ms, hold_ms, ..Recipe::new(&options.examples, options.suite) };
+    let gateways = Gateways::prepare(&options.gateway, &recipe, &options.dir)?;
+    let settings = Settings::peer(options.suite, &gateways.psk);
+    let peer = peer::start(options.peer, settings, options.libreswan.as_deref(), &options.dir)?;
     let jitter = Jitter::start();
-    let mut lab = Lab { bench, peer, gateways, active: Node::A, looked_ns: 0, unasked: Vec::new() };
+    let hostile = options.hostile.map(Hostile::start).transpose()?;
+    let mut lab = Lab { bench, peer, gateways, active: Node::A, looked_ns: 0, unasked: Vec::new(), waits_ms: options.kill_at_ms.to_vec() };
     let outcome = lab.play(options.initiator, report);
+    report.hostile = hostile.map(Hostile::finish);
     let lateness = jitter.finish();
     for event in &mut report.events {
         event.jitter_ms = lateness.worst_ms(event.at_ns, event.recovered_ns);
         event.stalled_ms = [&event.traffic.inbound, &event.traffic.outbound]
-            .map(|flow| lab_share(&lateness, event.at_ns, flow))
+            .map(|flow| lab_share(&lateness, event.at_ns, flow, hold_ms - hello_ms))
             .into_iter()
             .fold(0.0, f64::max);
     }
@@ -99,7 +118,7 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
     };
     report.unasked_takeovers = lab.unasked.len() as u64;
     // When nobody runs for longer than the hold time less one hello, the standby has every reason.
-    let stood_still = |[from, to]: &[u64; 2]| lateness.worst_ms(*from, *to) >= (HOLD_MS - HELLO_MS) as f64;
+    let stood_still = |[from, to]: &[u64; 2]| lateness.worst_ms(*from, *to) >= (hold_ms - hello_ms) as f64;
     report.unasked_in_a_stall = lab.unasked.iter().filter(|span| stood_still(span)).count() as u64;
     lab.bench.conclude(report);
     outcome
@@ -107,20 +126,22 @@ fn stage(options: &Options, report: &mut Report) -> Result<()> {
 
 /// What the lab's own stalls added to a blackout that began with an event at `at_ns`, ms: before the event (packets that were due and
 /// not sent), and from the first moment at which the hold time can have ended. A stall in between costs nothing.
-fn lab_share(lateness: &Lateness, at_ns: u64, flow: &Loss) -> f64 {
+fn lab_share(lateness: &Lateness, at_ns: u64, flow: &Loss, shortest_hold_ms: u64) -> f64 {
     let [begin, end] = flow.gap_ns;
-    lateness.stalled_ms(begin, at_ns) + lateness.stalled_ms(at_ns + (HOLD_MS - HELLO_MS) * 1_000_000, end)
+    lateness.stalled_ms(begin, at_ns) + lateness.stalled_ms(at_ns + shortest_hold_ms * 1_000_000, end)
 }
 
 struct Lab {
     bench: Bench,
-    peer: StrongSwan,
+    peer: Box<dyn Remote>,
     gateways: Gateways,
     active: Node,
     /// When the roles were last seen in order.
     looked_ns: u64,
     /// Spans in which the active node changed without an event.
     unasked: Vec<[u64; 2]>,
+    /// How long traffic flows before the events still to come, ms.
+    waits_ms: Vec<u64>,
 }
 
 impl Lab {
@@ -133,7 +154,7 @@ impl Lab {
         let begin = Instant::now();
         match initiator {
             Initiator::Peer => {
-                self.peer.initiate()?;
+                self.peer.initiate("net")?;
                 self.bench.traffic.set_rate(WAKE_PPS);
             }
             Initiator::Gateway => self.bench.traffic.one_way(Way::Out, WAKE_PPS),
@@ -195,7 +216,7 @@ impl Lab {
         self.look_who_is_active()?;
         let before = self.active;
         let (sas, stat, mark) = (self.peer.sas()?, xfrm_stat(PEER)?, self.peer.mark());
-        sys::sleep_ms(2 * LEAD_MS);
+        sys::sleep_ms(2 * LEAD_MS + if self.waits_ms.is_empty() { 0 } else { self.waits_ms.remove(0) });
         let at_ns = sys::now_ns();
         action(self)?;
         sys::sleep_ms(WATCH_MS);
@@ -206,7 +227,7 @@ impl Lab {
         sys::sleep_ms(LEAD_MS);
         let until_ns = sys::now_ns();
         sys::sleep_ms(400);
-        let initial_contact = self.peer.log_since(mark).iter().filter(|l| l.contains("parsed") && l.contains("INITIAL_CONTACT")).count();
+        let initial_contact = self.peer.initial_contacts_since(mark);
         let event = Event {
             name,
             title,
@@ -261,25 +282,25 @@ impl Lab {
         let mut checks: Checks = Vec::new();
         let address = PEER_IKE.to_string();
         match phase_1 {
-            Some(Initiator::Peer) => {
-                let peer = &self.peer;
-                checks.push(self.bench.check_ike_rekey(PEER_IKE_REKEY, peer, || peer.rekey_ike())?);
+            Some(Initiator::Peer) if self.peer.forces_ike_rekeys("net") => {
+                let peer = &*self.peer;
+                checks.push(self.bench.check_ike_rekey(PEER_IKE_REKEY, peer, || peer.rekey_ike("net"))?);
             }
-            Some(Initiator::Gateway) => {
-                let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
+            Some(_) => {
+                let (peer, gateways, active) = (&*self.peer, &self.gateways, self.active);
                 let start = || gateways.command(active, &["rekey", "isakmp", &address]).map(drop);
                 checks.push(self.bench.check_ike_rekey(GATEWAY_IKE_REKEY, peer, start)?);
             }
             None => {}
         }
         self.look_who_is_active()?;
-        let peer = &self.peer;
-        checks.push(("peer_rekey", self.bench.check_rekey(peer, || peer.rekey_child())?));
+        let peer = &*self.peer;
+        checks.push(("peer_rekey", self.bench.check_rekey(peer, || peer.rekey_child("net"))?));
         self.look_who_is_active()?;
-        let (peer, gateways, active) = (&self.peer, &self.gateways, self.active);
+        let (peer, gateways, active) = (&*self.peer, &self.gateways, self.active);
         let by_gateway = || gateways.command(active, &["rekey", "ipsec", "peer", &address]).map(drop);
         checks.push(("gateway_rekey", self.bench.check_rekey(peer, by_gateway)?));
-        checks.push(("dpd", self.bench.check_dpd(peer)?));
+        checks.push(("dpd", self.bench.check_dpd()?));
         let text: Vec<String> = checks
             .iter()
             .map(|(name, c)| format!("{name} {} ({:.0} ms)", if c.ok { "ok" } else { c.detail.as_str() }, c.took_ms))

@@ -3,7 +3,7 @@
 
 use super::bench::Bench;
 use super::frames::Port;
-use super::peer::{Settings, StrongSwan, Suite, refused, xfrm_stat};
+use super::peer::{Connection, Remote, Settings, StrongSwan, Suite, refused, xfrm_stat};
 use super::report::{Check, PEER_IKE_REKEY, Report};
 use super::sys::{self, LinkSwitch};
 use super::topology::{HOST_IP, Node, PEER, PEER_IKE, PHOST_IP, PROTECTED, VIP_IN, VIP_OUT, ip_batch};
@@ -100,8 +100,8 @@ fn inject_faults(bench: &Bench) -> Result<()> {
     let partner_mac = [2, 0, 0, 0, 0, 0x99];
     sys::inject(Node::A.ns(), "eth1", &last(Port::A)?)?;
     let mut clear = [&peer_mac[..], &links.mac_of("eth1")?, &[8, 0, 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0]].concat();
-    clear.extend(HOST_IP.octets());
-    clear.extend(PHOST_IP.octets());
+    clear.extend(HOST_IP.ip().octets());
+    clear.extend(PHOST_IP.ip().octets());
     clear.extend([0, 9, 0, 9, 0, 8, 0, 0]);
     sys::inject(Node::A.ns(), "eth1", &clear)?;
     let mut passed_on = last(Port::Far)?;
@@ -120,8 +120,8 @@ fn static_xfrm(peer: bool) -> String {
             "a5".repeat(32)
         );
     }
-    let (own, other, src, dst) =
-        if peer { (PROTECTED, "0.0.0.0/0", PEER_IKE, VIP_OUT) } else { ("0.0.0.0/0", PROTECTED, VIP_OUT, PEER_IKE) };
+    let net = PROTECTED.to_string();
+    let (own, other, src, dst) = if peer { (&*net, "0.0.0.0/0", PEER_IKE, VIP_OUT) } else { ("0.0.0.0/0", &*net, VIP_OUT, PEER_IKE) };
     lines += &format!("xfrm policy add src {own} dst {other} dir out tmpl src {src} dst {dst} proto esp reqid 77001 mode tunnel\n");
     for dir in ["in", "fwd"] {
         lines += &format!("xfrm policy add src {other} dst {own} dir {dir} tmpl src {dst} dst {src} proto esp reqid 77001 mode tunnel\n");
@@ -129,25 +129,36 @@ fn static_xfrm(peer: bool) -> String {
     lines
 }
 
+/// A connection as the other end sees it.
+fn swap_ends(c: &mut Connection) {
+    std::mem::swap(&mut c.local, &mut c.remote);
+    c.dpd_s = 60;
+    for child in &mut c.children {
+        std::mem::swap(&mut child.own, &mut child.other);
+    }
+}
+
 fn two_strongswans(dir: &Path, suite: Suite) -> Result<String> {
     let mut bench = Bench::start(dir)?;
     stand_in()?;
     let psk = "a-key-of-the-self-test-only";
-    let peer = StrongSwan::start(&Settings::peer(suite, psk), dir)?;
-    let gateway = StrongSwan::start(
-        &Settings { ns: Node::A.ns(), local: VIP_OUT, remote: PEER_IKE, selectors: ("0.0.0.0/0", PROTECTED), suite, psk, dpd_delay_s: 60 },
-        dir,
-    )?;
-    peer.initiate()?;
+    let peer = StrongSwan::start(Settings::peer(suite, psk), dir)?;
+    let mut other_end = Settings::peer(suite, psk);
+    other_end.ns = Node::A.ns();
+    for c in &mut other_end.connections {
+        swap_ends(c);
+    }
+    let gateway = StrongSwan::start(other_end, dir)?;
+    peer.initiate("net")?;
     bench.traffic.set_rate(100);
     bench.wait_received(Way::Out, Duration::from_secs(5))?;
     bench.start_tcp()?;
     let rate = bench.calibrate()?;
     let checks: [(&str, Check); 4] = [
-        ("rekey by the peer", bench.check_rekey(&peer, || peer.rekey_child())?),
-        ("rekey by the other end", bench.check_rekey(&peer, || gateway.rekey_child())?),
-        bench.check_ike_rekey(PEER_IKE_REKEY, &peer, || peer.rekey_ike())?,
-        ("DPD", bench.check_dpd(&peer)?),
+        ("rekey by the peer", bench.check_rekey(&peer, || peer.rekey_child("net"))?),
+        ("rekey by the other end", bench.check_rekey(&peer, || gateway.rekey_child("net"))?),
+        bench.check_ike_rekey(PEER_IKE_REKEY, &peer, || peer.rekey_ike("net"))?,
+        ("DPD", bench.check_dpd()?),
     ];
     let mut report = Report::default();
     bench.conclude(&mut report);

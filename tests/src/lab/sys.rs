@@ -3,12 +3,14 @@
 //! Everything `unsafe` of the lab is here.
 
 use anyhow::{Context, Result};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -85,6 +87,23 @@ pub fn command_in(ns: &str, program: impl AsRef<OsStr>) -> Result<Command> {
         command.pre_exec(move || nix::sched::setns(file.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
     }
     Ok(command)
+}
+
+/// Lets a command see `folder` at the place `at`, in a mount namespace of its own.
+pub fn own_folder(command: &mut Command, folder: &Path, at: &str) -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    let (folder, at) = (CString::new(folder.as_os_str().as_bytes())?, CString::new(at)?);
+    // SAFETY: between fork and exec the closure only makes system calls on strings that were made before.
+    unsafe {
+        command.pre_exec(move || {
+            let nothing: Option<&std::ffi::CStr> = None;
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+            mount(nothing, c"/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+            mount(Some(folder.as_c_str()), at.as_c_str(), nothing, MsFlags::MS_BIND, nothing)?;
+            Ok(())
+        });
+    }
+    Ok(())
 }
 
 /// Lets a tool of the lab wait for everything else: on the guest's one CPU, a command line that starts up (a third of a second for

@@ -43,16 +43,16 @@ pub struct Transfer {
 impl Transfer {
     /// Connects from the inside host to the host behind the peer and starts sending.
     pub fn start() -> Result<Self> {
-        let listener = sys::in_ns(PHOST, || TcpListener::bind(SocketAddrV4::new(PHOST_IP, PORT)).context("listen"))?;
+        let listener = sys::in_ns(PHOST, || TcpListener::bind(SocketAddrV4::new(PHOST_IP.ip(), PORT)).context("listen"))?;
         let progress = Arc::new(AtomicU64::new(0));
         let (stop, pause) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let counter = progress.clone();
         let receiver = std::thread::spawn(move || receive(&listener, &counter));
         let stream = sys::in_ns(HOST, || {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-            socket.bind(&SocketAddrV4::new(HOST_IP, 0).into())?;
+            socket.bind(&SocketAddrV4::new(HOST_IP.ip(), 0).into())?;
             socket
-                .connect_timeout(&SocketAddrV4::new(PHOST_IP, PORT).into(), Duration::from_secs(5))
+                .connect_timeout(&SocketAddrV4::new(PHOST_IP.ip(), PORT).into(), Duration::from_secs(5))
                 .context("TCP connect through the tunnel")?;
             Ok(TcpStream::from(socket))
         })?;

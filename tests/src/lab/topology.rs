@@ -4,6 +4,7 @@
 //! phost 192.168.4.10 -- peer 192.168.3.1 (40.0.0.254) -- [osw] -- gw-a 40.0.0.100 / gw-b 40.0.0.6 -- [isw] -- host 172.16.31.50
 //! ```
 
+use super::plan::{Place, Protected, plan};
 use super::sys::{self, LinkSwitch};
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
@@ -24,21 +25,29 @@ pub const HOST: &str = "gwlab-host";
 pub const ALL: [&str; 7] = [PEER, PHOST, OSW, ISW, HOST, Node::A.ns(), Node::B.ns()];
 
 /// The peer's tunnel end.
-pub const PEER_IKE: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 1);
+pub const PEER_IKE: Place = Place(|p| p.peer_ike);
+/// A second tunnel end of the peer, for a connection that must not come up.
+pub const PEER_IKE_2: Place = Place(|p| p.peer_ike_2);
 /// The peer on the outside LAN.
-pub const PEER_OUTSIDE: Ipv4Addr = Ipv4Addr::new(40, 0, 0, 254);
+pub const PEER_OUTSIDE: Place = Place(|p| p.peer_outside);
 /// The peer on its own network.
-pub const PEER_INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 4, 1);
+pub const PEER_INSIDE: Place = Place(|p| p.peer_inside);
 /// Host behind the peer.
-pub const PHOST_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 4, 10);
+pub const PHOST_IP: Place = Place(|p| p.phost);
 /// Host on the inside LAN.
-pub const HOST_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 31, 50);
+pub const HOST_IP: Place = Place(|p| p.host);
 /// Outside virtual IP: the gateway's tunnel end.
-pub const VIP_OUT: Ipv4Addr = Ipv4Addr::new(40, 0, 0, 1);
+pub const VIP_OUT: Place = Place(|p| p.vips[0]);
 /// Inside virtual IP: the host's router.
-pub const VIP_IN: Ipv4Addr = Ipv4Addr::new(172, 16, 31, 1);
+pub const VIP_IN: Place = Place(|p| p.vips[1]);
 /// Network behind the peer: what the tunnel protects.
-pub const PROTECTED: &str = "192.168.4.0/24";
+pub const PROTECTED: Protected = Protected;
+/// The host behind the peer, in a second network.
+pub const PHOST_IP_2: Ipv4Addr = Ipv4Addr::new(192, 168, 5, 10);
+/// The peer in that network.
+const PEER_INSIDE_2: Ipv4Addr = Ipv4Addr::new(192, 168, 5, 1);
+/// That network.
+pub const PROTECTED_2: &str = "192.168.5.0/24";
 /// Largest packet of the hosts, so that ESP never needs fragments.
 const HOST_MTU: u32 = 1360;
 
@@ -77,18 +86,12 @@ impl Node {
         }
     }
     /// Own address on the outside LAN.
-    pub const fn outside(self) -> Ipv4Addr {
-        match self {
-            Self::A => Ipv4Addr::new(40, 0, 0, 100),
-            Self::B => Ipv4Addr::new(40, 0, 0, 6),
-        }
+    pub fn outside(self) -> Ipv4Addr {
+        plan().outside[self as usize]
     }
     /// Own address on the inside LAN.
-    pub const fn inside(self) -> Ipv4Addr {
-        match self {
-            Self::A => Ipv4Addr::new(172, 16, 31, 100),
-            Self::B => Ipv4Addr::new(172, 16, 31, 6),
-        }
+    pub fn inside(self) -> Ipv4Addr {
+        plan().inside[self as usize]
     }
     /// The other one.
     pub const fn other(self) -> Self {
@@ -153,14 +156,16 @@ impl Topology {
         ip_batch(
             Some(PEER),
             &format!(
-                "link set lo up\naddr add {PEER_IKE}/32 dev lo\nlink set eth1 up\naddr add {PEER_OUTSIDE}/24 dev eth1\n\
-                 link set eth0 up\naddr add {PEER_INSIDE}/24 dev eth0\nroute add default via {VIP_OUT} dev eth1\n"
+                "link set lo up\naddr add {PEER_IKE}/32 dev lo\naddr add {PEER_IKE_2}/32 dev lo\nlink set eth1 up\naddr add {PEER_OUTSIDE}/24 dev eth1\n\
+                 link set eth0 up\naddr add {PEER_INSIDE}/24 dev eth0\n\
+                 addr add {PEER_INSIDE_2}/24 dev eth0\nroute add default via {VIP_OUT} dev eth1\n"
             ),
         )?;
         ip_batch(
             Some(PHOST),
             &format!(
-                "link set lo up\nlink set eth0 mtu {HOST_MTU} up\naddr add {PHOST_IP}/24 dev eth0\nroute add default via {PEER_INSIDE}\n"
+                "link set lo up\nlink set eth0 mtu {HOST_MTU} up\naddr add {PHOST_IP}/24 dev eth0\naddr add {PHOST_IP_2}/24 dev eth0\n\
+                 route add default via {PEER_INSIDE}\n"
             ),
         )?;
         ip_batch(
@@ -185,6 +190,8 @@ impl Topology {
     /// Plugs a gateway's two links in: devices, addresses and static routes as its operator configured them.
     fn wire_gateway(&self, node: Node) -> Result<()> {
         let (ns, port) = (node.ns(), node.port());
+        // A machine keeps its cards through a loss of power: its partner's ARP entries stay right.
+        let mac = format!("02:00:00:00:{:02x}", node as u8 + 1);
         ip_batch(
             None,
             &format!(
@@ -201,10 +208,13 @@ impl Topology {
         ip_batch(
             Some(ns),
             &format!(
-                "link set lo up\nlink set eth0 up\naddr add {}/24 dev eth0\nlink set eth1 up\naddr add {}/24 dev eth1\n\
-                 route add 192.168.3.0/24 via {PEER_OUTSIDE}\nroute add {PROTECTED} via {PEER_OUTSIDE}\n",
+                "link set lo up\nlink set eth0 address {mac}:01 up\naddr add {}/24 dev eth0\n\
+                 link set eth1 address {mac}:02 up\naddr add {}/24 dev eth1\n\
+                 route add {} via {PEER_OUTSIDE}\nroute add {PROTECTED} via {PEER_OUTSIDE}\n\
+                 route add {PROTECTED_2} via {PEER_OUTSIDE}\n",
                 node.inside(),
-                node.outside()
+                node.outside(),
+                plan().tunnel_ends()
             ),
         )?;
         for switch in [OSW, ISW] {

@@ -5,13 +5,17 @@ use super::topology::{HOST, HOST_IP, PHOST, PHOST_IP};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 const MAGIC: u32 = 0x6757_4c42;
+/// Bytes every packet has: the mark and its number.
+const HEADER: usize = 12;
 /// UDP payload, bytes.
 const PAYLOAD: usize = 200;
+/// Largest one.
+const PAYLOAD_MAX: usize = 1200;
 
 /// Which way a flow goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -35,8 +39,8 @@ impl Way {
     }
     fn ends(self) -> [(&'static str, Ipv4Addr); 2] {
         match self {
-            Self::In => [(PHOST, PHOST_IP), (HOST, HOST_IP)],
-            Self::Out => [(HOST, HOST_IP), (PHOST, PHOST_IP)],
+            Self::In => [(PHOST, PHOST_IP.ip()), (HOST, HOST_IP.ip())],
+            Self::Out => [(HOST, HOST_IP.ip()), (PHOST, PHOST_IP.ip())],
         }
     }
 }
@@ -103,6 +107,7 @@ struct Shared {
     stop_receiving: AtomicBool,
     /// Packets per second; 0 = pause.
     rate: [AtomicU32; 2],
+    payload: AtomicUsize,
     logs: [Mutex<Log>; 2],
     send_errors: AtomicU32,
 }
@@ -122,6 +127,7 @@ impl Traffic {
             stop: AtomicBool::new(false),
             stop_receiving: AtomicBool::new(false),
             rate: [AtomicU32::new(0), AtomicU32::new(0)],
+            payload: AtomicUsize::new(PAYLOAD),
             logs: [Mutex::default(), Mutex::default()],
             send_errors: AtomicU32::new(0),
         });
@@ -129,7 +135,7 @@ impl Traffic {
         for way in Way::BOTH {
             let [(from_ns, from), (to_ns, to)] = way.ends();
             let receiver = sys::udp_in(to_ns, SocketAddrV4::new(to, way.port()))?;
-            let mut receiver = BatchReceiver::new(receiver.into(), 64, 512)?;
+            let mut receiver = BatchReceiver::new(receiver.into(), 64, 1536)?;
             let state = shared.clone();
             receivers.push(std::thread::spawn(move || {
                 while !state.stop_receiving.load(Ordering::Relaxed) {
@@ -160,6 +166,11 @@ impl Traffic {
     /// Sends only from the inside host, or only towards it.
     pub fn one_way(&self, way: Way, rate: u32) {
         self.shared.rate[way as usize].store(rate, Ordering::Relaxed);
+    }
+
+    /// Size of the packets from now on: UDP payload in bytes, up to 1200.
+    pub fn set_payload(&self, bytes: usize) {
+        self.shared.payload.store(bytes.clamp(HEADER, PAYLOAD_MAX), Ordering::Relaxed);
     }
 
     /// Stops sending until [`Self::resume`].
@@ -229,7 +240,7 @@ impl Drop for Traffic {
 }
 
 fn send(state: &Shared, way: Way, socket: &std::net::UdpSocket) {
-    let mut packet = [0_u8; PAYLOAD];
+    let mut packet = [0_u8; PAYLOAD_MAX];
     packet[..4].copy_from_slice(&MAGIC.to_be_bytes());
     let mut seq = 0_u64;
     let mut next = 0;
@@ -253,7 +264,7 @@ fn send(state: &Shared, way: Way, socket: &std::net::UdpSocket) {
             log.sent.push(sys::now_ns());
         }
         seq += 1;
-        if socket.send(&packet).is_err() {
+        if socket.send(&packet[..state.payload.load(Ordering::Relaxed)]).is_err() {
             state.send_errors.fetch_add(1, Ordering::Relaxed);
         }
     }
