@@ -102,7 +102,8 @@ fn trustpoint(raw: &Isakmp, policies: &[IsakmpPolicy], trustpoints: &Trustpoints
             report.error(&at, format!("trustpoint `{}` has no authority to check the peer by", trustpoint.name), "add `ca_file` to it");
         }
         Some(_) => {
-            if raw.peer.iter().flatten().all(|p| p.identity_remote.is_none()) {
+            let peers: Vec<_> = raw.peer.iter().flatten().collect();
+            if peers.is_empty() || peers.iter().any(|p| p.identity_remote.is_none()) {
                 let cause = "whoever has a certificate of this authority can pose as any peer";
                 report.warn(&at, cause, "add `peer: [{ address: …, identity_remote: … }]`, a name that the peer's certificate holds");
             }
@@ -134,6 +135,10 @@ fn peers(raw: &Isakmp, policies: &[IsakmpPolicy], report: &mut Report) -> Vec<Pe
         if aggressive {
             let used: Vec<&IsakmpPolicy> = policies.iter().filter(|x| numbers.is_empty() || numbers.contains(&x.number)).collect();
             aggressive_mode(&p.path.key("aggressive_mode"), &used, report);
+        }
+        if let (Some(_), Some(w)) = (&p.identity, &p.identity_remote) {
+            let cause = "version 1 finds a peer with a certificate by its address: this name would not be asked for";
+            report.error(&w.path, cause, "write `address` instead of `identity`");
         }
         let remote_id = match &p.identity_remote {
             Some(w) => match identity::identity(w, report) {

@@ -245,6 +245,16 @@ impl Core {
             return;
         }
         let (child, lease) = (p.child.clone(), p.lease.clone());
+        if self.outbound_taken(spi, &child) {
+            // The peer chose an SPI that another one at its address has: the kernel knows outbound SAs by these two alone.
+            warn!(%spi, spi_out = %child.spi_out, peer = %child.peer, "outbound SPI is taken: the pair is replaced");
+            if let Err(e) = self.engine.handle_request(crate::ike::IkeRequest::RekeyChild(spi), now) {
+                warn!(%spi, error = e, "rekey was not started");
+            }
+            return;
+        }
+        // Ours from here on, whatever fails: what was made of it goes with the pair.
+        self.outbound.insert((child.spi_out, child.peer), spi);
         // The guard's range first: a packet must never meet an SA without one.
         let r = self.ports.path.set_outbound(child.spi_out, child.peer, lease.guard_lo(), lease.limit(), child.esn);
         if self.check(r)
@@ -256,13 +266,17 @@ impl Core {
                 &lease,
             )
         {
-            self.outbound.insert((child.spi_out, child.peer), spi);
             if let Some(p) = self.pairs.get_mut(&spi) {
                 p.out_installed = true;
             }
             self.point_policy(&child);
             self.replace_orphans(super::reqid(&child.map, child.map_seq, child.ace));
         }
+    }
+
+    /// True when another pair sends to this peer under this SPI.
+    pub(super) fn outbound_taken(&self, spi: Spi, child: &ChildSa) -> bool {
+        self.outbound.get(&(child.spi_out, child.peer)).is_some_and(|owner| *owner != spi)
     }
 
     /// A daemon that restarts as the active: what its predecessor left in the kernel goes on carrying traffic. Its SPIs are taken.
@@ -331,6 +345,10 @@ impl Core {
         let Some(p) = self.pairs.get_mut(&spi) else { return };
         p.out_installed = false;
         let (out, peer) = (p.child.spi_out, p.child.peer);
+        // What this pair never installed may be another's. What is nobody's is removed once more: a call may have failed.
+        if self.outbound.get(&(out, peer)).is_some_and(|owner| *owner != spi) {
+            return;
+        }
         self.outbound.remove(&(out, peer));
         let r = self.ports.xfrm.remove(out, peer);
         self.check(r);

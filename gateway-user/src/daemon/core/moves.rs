@@ -3,6 +3,7 @@
 use super::Core;
 use crate::ha::NodeState;
 use crate::id::Spi;
+use crate::ike::MapEntry;
 use crate::sad::{ChildSa, ChildStage, Encap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ impl Core {
     /// A pair's peer moved, proven by an authenticated packet. The partner learns it from the pair's record.
     pub(super) fn move_child(&mut self, spi: Spi, peer: IpAddr, encap: Option<Encap>, now: Instant) {
         let Some(from) = self.pairs.get(&spi).map(|p| p.child.peer) else { return };
-        if from.is_ipv4() != peer.is_ipv4() {
+        if from.is_ipv4() != peer.is_ipv4() || peer.is_multicast() || peer.is_loopback() || peer.is_unspecified() {
             return;
         }
         match self.relocate(spi, peer, encap) {
@@ -43,6 +44,13 @@ impl Core {
         let old = p.child.clone();
         let sends = p.out_installed;
         let elsewhere = sends && old.peer != peer;
+        if elsewhere && self.outbound_taken(spi, &ChildSa { peer, ..old.clone() }) {
+            self.retire_outbound(spi);
+            if let Some(p) = self.pairs.get_mut(&spi) {
+                (p.child.peer, p.child.encap) = (peer, encap);
+            }
+            return Moved::Broken;
+        }
         let (lo, hi) =
             if p.dormant { (p.lease.standby_floor(), p.lease.policy().sequence_max()) } else { (p.lease.guard_lo(), p.lease.limit()) };
         // The guard's range first: a packet must never meet an SA without one.
@@ -98,6 +106,11 @@ impl Core {
         }
         let Some(p) = self.pairs.get(&spi) else { return };
         let isakmp = p.child.isakmp;
+        // Only to where this entry's peers may be: the packet proves who sent it, not that the address is its own.
+        let allowed = |e: &&MapEntry| e.map == p.child.map && e.seq == p.child.map_seq && e.peers.contains(&peer);
+        if peer != from && !self.config.ike.entries.iter().any(|e| allowed(&e)) {
+            return;
+        }
         let together = self.pairs.values().filter(|p| (p.child.isakmp, p.child.peer, p.child.encap) == (isakmp, from, Some(before)));
         let together: Vec<Spi> = together.map(|p| p.child.spi_in).collect();
         for spi in together {

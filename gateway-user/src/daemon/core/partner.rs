@@ -527,6 +527,9 @@ impl Core {
         self.install(&r.child, Direction::In, seq_in, used(r.counters.bytes_in, r.counters.packets_in), &lease);
         let c = &r.child;
         match r.stage {
+            ChildStage::Live if self.outbound_taken(spi, c) => {
+                warn!(%spi, spi_out = %c.spi_out, peer = %c.peer, "outbound SPI is taken");
+            }
             ChildStage::Live => {
                 let res = self.ports.path.set_outbound(c.spi_out, c.peer, floor, lease.policy().sequence_max(), c.esn);
                 self.check(res);
@@ -608,7 +611,7 @@ impl Core {
             self.install(c, Direction::In, r.counters.seq_in, used_in, &lease);
         }
         let mut out_installed = outbound.is_some();
-        if r.stage == ChildStage::Live {
+        if r.stage == ChildStage::Live && !self.outbound_taken(spi, c) {
             // What left before and is still on its way to the guard.
             let lo = if c.esn { used.saturating_sub(ESN_SLACK) } else { 0 };
             let res = self.ports.path.set_outbound(c.spi_out, c.peer, lo, lease.limit(), c.esn);

@@ -67,6 +67,10 @@ impl Engine {
         if !peer_policy.is_some_and(|p| p.aggressive) {
             return Err(off());
         }
+        // Allowed for a name: then with the key of that name, never with one that main mode uses for the address.
+        if peer_policy.is_some_and(|p| matches!(p.peer, PeerMatch::Identity(_))) && !self.keyed_by_identity(from.ip(), idii) {
+            return Err(off());
+        }
         self.aggressive_key(from.ip(), idii)?;
         let nonce = payloads.one(PayloadKind::Nonce)?;
         check_nonce(nonce)?;

@@ -3,7 +3,7 @@
 //! Several peers may share one address behind a NAT. They are told apart by the port at which the NAT shows them ([`PairKey`]), and
 //! when that changes by the identity they prove; so two peers behind one NAT need different identities.
 
-use super::phase1::{Refuse, Verdict};
+use super::phase1::{Refuse, Verdict, peer_policy};
 use super::sa::{Handle, Nat, Pair, PairKey, Tell};
 use super::signature;
 use crate::crypto::HashAlg;
@@ -118,6 +118,9 @@ impl Engine {
         if Self::entries_of(&self.config, new).next().is_none() || (self.psk(new.peer).is_none() && !signature::possible(&self.config)) {
             return self.refuse(from, "moved_away", format!("{} was at {}, and is not configured here", sa.id, sa.peer));
         }
+        if !self.equal_standing(old, new) {
+            return self.refuse(from, "moved_away", format!("{} was at {}, and another peer is configured here", sa.id, sa.peer));
+        }
         self.notice(from.ip(), format!("the peer moved from {} to {from}", sa.peer));
         if new == old {
             // Between the well-known ports: the key stays.
@@ -125,6 +128,14 @@ impl Engine {
         } else {
             self.move_pair(old, from, now);
         }
+    }
+
+    /// What a peer proved at one address is what it must prove at the other: the same entries, key and name. Otherwise a peer could become another
+    /// one by its source address alone.
+    fn equal_standing(&self, old: PairKey, new: PairKey) -> bool {
+        let entries = |pair| Self::entries_of(&self.config, pair).map(|(index, _)| index);
+        let policy = |pair: PairKey| peer_policy(&self.config, pair.peer, None);
+        old.peer == new.peer || (entries(old).eq(entries(new)) && self.psk(old.peer) == self.psk(new.peer) && policy(old) == policy(new))
     }
 
     /// The kernel authenticated a packet of this pair, no replay, that came from elsewhere: the same proof as a message of its ISAKMP SA. False
