@@ -169,6 +169,9 @@ impl Engine {
 fn allows(profile: &Ikev2Profile, suite: &IkeSuite) -> bool {
     profile.proposals.iter().any(|p| {
         let integ = suite.integ.is_none_or(|i| p.integrity.contains(&i));
-        p.encryption.contains(&suite.encr) && integ && p.prf.contains(&suite.prf) && p.groups.contains(&suite.group)
+        // The rounds that may be left out are proposals of their own.
+        let wanted: Vec<_> = p.additional.iter().filter(|round| !round.is_empty()).collect();
+        let rounds = wanted.len() == suite.additional.len() && wanted.iter().zip(&suite.additional).all(|(round, g)| round.contains(g));
+        rounds && p.encryption.contains(&suite.encr) && integ && p.prf.contains(&suite.prf) && p.groups.contains(&suite.group)
     })
 }

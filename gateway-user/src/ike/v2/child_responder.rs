@@ -83,6 +83,11 @@ impl Engine {
         if child.deleting || child.retired {
             return Err(Fail::new(NotifyType::TEMPORARY_FAILURE, "the pair is being deleted"));
         }
+        let siblings = self.sas.get(&handle).and_then(Sa::up).into_iter().flat_map(|u| &u.children);
+        let heir = |c: &Child| c.replaces == Some(spi) && !c.retired && !c.deleting;
+        if siblings.filter_map(|s| self.children.get(s)).any(heir) {
+            return Err(Fail::new(NotifyType::TEMPORARY_FAILURE, "the pair is replaced already"));
+        }
         // Our own rekey that was not sent yet is not needed any more.
         let current = self.sas.get(&handle).and_then(Sa::up).and_then(|u| u.current.as_ref());
         let ours = current.is_some_and(|c| matches!(&c.what, What::Child(t) if t.want.replaces == Some(spi)));
@@ -113,7 +118,8 @@ impl Engine {
             let Some(found) = narrow(flows.iter().copied(), local, remote) else { continue };
             let of_flow = |c: &&Child| (c.flow.map.as_str(), c.flow.seq, c.flow.ace) == (e.map.as_str(), e.seq, found.ace);
             let pairs = up.children.iter().filter_map(|spi| self.children.get(spi)).filter(of_flow).count();
-            if old.is_none() && pairs >= PAIRS_PER_FLOW_MAX {
+            let most = if old.is_none() { PAIRS_PER_FLOW_MAX } else { 2 * PAIRS_PER_FLOW_MAX };
+            if pairs >= most {
                 return Err(Fail::new(NotifyType::NO_ADDITIONAL_SAS, format!("{pairs} pairs for one line of the access list")));
             }
             let dh = if in_auth { ChildDh::Absent } else { e.pfs.map_or(ChildDh::Any, ChildDh::Only) };

@@ -155,6 +155,9 @@ impl Engine {
         let Some(up) = self.sas.get(&handle).and_then(Sa::up) else { return };
         if !up.children.is_empty() || !up.tasks.is_empty() || up.current.is_some() || up.profile.childless {
             self.rekey_ike(handle, now);
+        } else {
+            // A child that is made later must not end with this SA.
+            self.retry_rekey(handle, now);
         }
     }
 
@@ -178,8 +181,11 @@ impl Engine {
         let pair = sa.pair;
         let Some(up) = sa.up_mut().filter(|u| !u.contacted) else { return };
         up.contacted = true;
+        // Of the same identities only (RFC 7296 2.4): others may stand at the same address, behind one NAT.
+        let (who, profile) = (up.peer_id.clone(), up.profile.name.clone());
         let Some(p) = self.pairs.get(&pair) else { return };
-        let older = |h: &&Handle| **h != handle && self.sas.get(h).and_then(Sa::up).is_some_and(|u| u.up_at < before);
+        let same = |u: &Up| u.up_at < before && u.peer_id == who && u.profile.name == profile;
+        let older = |h: &&Handle| **h != handle && self.sas.get(h).and_then(Sa::up).is_some_and(same);
         let sas: Vec<Handle> = p.sas.iter().filter(older).copied().collect();
         for old in sas {
             self.remove_ike(old, "the peer started anew (INITIAL_CONTACT)", now);

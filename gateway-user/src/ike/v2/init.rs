@@ -242,6 +242,8 @@ impl Engine {
         init.peer_hashes = hashes_of(&m);
         init.ppk_announced = m.notify(NotifyType::USE_PPK).is_some();
         init.state = InitState::MakeKeys;
+        // Whoever said no before was not the one who answers.
+        init.refused = None;
         init.out.clear();
         let nat = init.caps.nat() && self.config.nat_traversal;
         sa.id = header.id;

@@ -172,6 +172,9 @@ impl Engine {
         if up.fate != Fate::Live {
             return Err(busy("the IKE SA is being replaced or deleted"));
         }
+        if up.rival.is_some() {
+            return Err(busy("a rekey of the peer crossed ours already"));
+        }
         let child =
             |c: &super::task::Current| matches!(c.what, What::Child(_) | What::DeleteChildren(_)) && !matches!(c.phase, Phase::Prepare);
         if up.current.as_ref().is_some_and(child) {
