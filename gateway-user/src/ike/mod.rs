@@ -7,6 +7,7 @@ mod api;
 mod engine;
 mod job;
 mod policy;
+mod timers;
 pub mod v1;
 pub mod v2;
 

@@ -4,7 +4,7 @@ use super::child::{ChildSa, Counters, Encap, EspKeys, Lifetime, Mode, Selector};
 use crate::crypto::{AesKey, CipherAlg, DhGroup, Icv, IntegAlg, Secret};
 use crate::id::{IkeSaId, IkeVersion, PolicyDigest, Spi};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Version of this encoding.
@@ -57,6 +57,21 @@ pub(crate) fn get_addr(r: &mut Reader<'_>) -> Decode<IpAddr> {
         6 => Ok(IpAddr::V6(Ipv6Addr::from(r.array::<16>("address")?))),
         got => Err(DecodeError::Value { field: "address family", got: got.into() }),
     }
+}
+
+/// An address and a port.
+pub(crate) fn put_socket(w: &mut Writer, a: SocketAddr) {
+    put_addr(w, a.ip());
+    w.u16(a.port());
+}
+
+pub(crate) fn get_socket(r: &mut Reader<'_>) -> Decode<SocketAddr> {
+    Ok(SocketAddr::new(get_addr(r)?, r.u16("port")?))
+}
+
+/// A time span in milliseconds.
+pub(crate) fn put_ms(w: &mut Writer, d: Duration) {
+    w.u64(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
 }
 
 fn put_selector(w: &mut Writer, s: Selector) {

@@ -4,7 +4,7 @@ use super::fragments::Fragments;
 use super::message::{Exchange, Header, PayloadKind, flag};
 use super::nat::KEEPALIVE;
 use super::phase1::Refuse;
-use super::timer::{Timer, Timers};
+use super::timer::Timer;
 use super::{Child, FlowKey, Handle, MainState, Pair, PairKey, Quick, Sa, Stage, Tell, Up, Want};
 use crate::crypto::Secret;
 use crate::id::{IkeSaId, IkeVersion, Spi};
@@ -12,6 +12,7 @@ use crate::ike::api::{Acquire, IkeCommand, IkeEvent, IkeRequest, IsakmpState, Is
 use crate::ike::engine::{NAT_T_PORT, NON_ESP_MARKER};
 use crate::ike::job::{Job, JobDone, Outcome};
 use crate::ike::policy::{IkeConfig, MapEntry};
+use crate::ike::timers::Timers;
 use crate::rng::Random;
 use crate::sad::Selector;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -64,7 +65,7 @@ pub struct Engine {
     pub(super) fragments: Fragments,
     /// Deletes to send once more: our end, the peer's, the message.
     pub(super) farewells: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
-    pub(super) timers: Timers,
+    pub(super) timers: Timers<Timer>,
     pub(super) jobs: VecDeque<Job>,
     pub(super) job_targets: HashMap<u64, JobTarget>,
     pub(super) dirty: BTreeSet<Handle>,

@@ -10,10 +10,10 @@ use crate::ike::v1::engine::Engine;
 use crate::ike::v1::keymat::Skeyids;
 use crate::ike::v1::message::NatDialect;
 use crate::ike::v1::proposal::LIFETIME_MAX_S;
-use crate::sad::{ChildRecord, ChildStage, Counters};
+use crate::sad::{ChildRecord, ChildStage, Counters, get_socket, put_ms, put_socket};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,27 +41,6 @@ pub(in crate::ike) struct Imported {
     pub(in crate::ike) sa: Sa,
     /// Responder's quick modes that wait for message 3, by message ID.
     pub(in crate::ike) quicks: Vec<(u32, Quick)>,
-}
-
-fn put_addr(w: &mut Writer, a: SocketAddr) {
-    match a.ip() {
-        IpAddr::V4(ip) => w.u8(4).bytes(&ip.octets()),
-        IpAddr::V6(ip) => w.u8(6).bytes(&ip.octets()),
-    };
-    w.u16(a.port());
-}
-
-fn get_addr(r: &mut Reader<'_>) -> Decode<SocketAddr> {
-    let ip = match r.u8("address family")? {
-        4 => IpAddr::V4(Ipv4Addr::from(r.array::<4>("address")?)),
-        6 => IpAddr::V6(Ipv6Addr::from(r.array::<16>("address")?)),
-        got => return Err(DecodeError::Value { field: "address family", got: got.into() }),
-    };
-    Ok(SocketAddr::new(ip, r.u16("port")?))
-}
-
-fn put_ms(w: &mut Writer, d: Duration) {
-    w.u64(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
 }
 
 /// A time span; longer ones than any lifetime are cut.
@@ -150,8 +129,8 @@ impl Engine {
         ];
         w.u8(VERSION).u8(flags.iter().filter(|(set, _)| *set).map(|(_, f)| f).sum());
         w.bytes(&sa.id.initiator).bytes(&sa.id.responder);
-        put_addr(&mut w, sa.local);
-        put_addr(&mut w, sa.peer);
+        put_socket(&mut w, sa.local);
+        put_socket(&mut w, sa.peer);
         w.u32(up.policy_number).u8(cipher_code(up.encryption)).u8(hash_code(up.hash)).u16(up.group.number());
         for key in [&up.keys.d, &up.keys.a, &up.keys.e, &up.key] {
             w.bytes16(key.expose());
@@ -211,7 +190,7 @@ pub(in crate::ike) fn decode(body: &[u8], config: &Arc<IkeConfig>, now: Instant)
     }
     let flags = r.u8("flags")?;
     let id = IkeSaId { initiator: r.array("initiator cookie")?, responder: r.array("responder cookie")? };
-    let (local, peer) = (get_addr(&mut r)?, get_addr(&mut r)?);
+    let (local, peer) = (get_socket(&mut r)?, get_socket(&mut r)?);
     let policy_number = r.u32("policy")?;
     let encryption = get_cipher(&mut r)?;
     let hash = get_hash(&mut r)?;

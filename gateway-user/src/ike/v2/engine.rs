@@ -6,12 +6,13 @@ use super::message::{Exchange, Header, HeaderFault, invalid_major_version};
 use super::sa::{Handle, Pair, PairKey, Sa, Stage, entries_of};
 use super::state::Listed;
 use super::task::{FlowKey, JobTarget, Want};
-use super::timer::{Timer, Timers};
+use super::timer::Timer;
 use crate::id::{IkeSaId, IkeVersion, Spi};
 use crate::ike::api::{Acquire, IkeCommand, IkeEvent, IkeRequest, IsakmpState, IsakmpView, SpiSource, Transmit};
 use crate::ike::engine::{NAT_T_PORT, NON_ESP_MARKER};
 use crate::ike::job::{Job, JobDone};
 use crate::ike::policy::{IkeConfig, MapEntry};
+use crate::ike::timers::Timers;
 use crate::rng::Random;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -64,7 +65,7 @@ pub struct Engine {
     pub(super) flows: HashMap<FlowKey, Spi>,
     /// On a standby: pairs that an IKE SA mentions.
     pub(super) listed: HashMap<Spi, (Handle, Listed)>,
-    pub(super) timers: Timers,
+    pub(super) timers: Timers<Timer>,
     jobs: VecDeque<Job>,
     job_targets: HashMap<u64, JobTarget>,
     pub(super) dirty: BTreeSet<Handle>,

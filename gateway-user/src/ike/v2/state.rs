@@ -14,10 +14,9 @@ use crate::crypto::{CipherAlg, DhGroup, IntegAlg, PrfAlg, Secret};
 use crate::id::{IkeSaId, Spi};
 use crate::ike::api::IkeRecord;
 use crate::ike::policy::IkeConfig;
-use crate::sad::{CIPHERS, INTEGS, Mode, code, get_addr, put_addr, uncode};
+use crate::sad::{CIPHERS, INTEGS, Mode, code, get_addr, get_socket, put_addr, put_ms, put_socket, uncode};
 use crate::wire::{Decode, DecodeError, Reader, Writer};
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,19 +81,6 @@ fn value<T>(field: &'static str, got: u64) -> Decode<T> {
 
 fn bounded(got: usize, max: usize, field: &'static str) -> Decode<usize> {
     if got > max { Err(DecodeError::Length { field, got }) } else { Ok(got) }
-}
-
-fn put_socket(w: &mut Writer, a: SocketAddr) {
-    put_addr(w, a.ip());
-    w.u16(a.port());
-}
-
-fn get_socket(r: &mut Reader<'_>) -> Decode<SocketAddr> {
-    Ok(SocketAddr::new(get_addr(r)?, r.u16("port")?))
-}
-
-fn put_ms(w: &mut Writer, d: Duration) {
-    w.u64(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
 }
 
 fn get_ms(r: &mut Reader<'_>, field: &'static str) -> Decode<Duration> {
